@@ -1,0 +1,5 @@
+"""What users write and read: the resources as frozen types, which are also their schema and text."""
+
+GROUP = "fedtrain.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"

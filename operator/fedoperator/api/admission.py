@@ -1,0 +1,179 @@
+"""What is wrong with a FederatedTraining, each in one sentence for the person who wrote it.
+
+Everything that the schema and CEL of the CRD refuse, and what they cannot afford to look at.
+"""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pydantic
+import pydantic_core
+
+from fedoperator.api import API_VERSION, crd, rules, sentences
+from fedoperator.api.base import NAME_LIMIT, Name
+from fedoperator.api.sentences import Path
+from fedoperator.api.trainer import TrainerFields
+from fedoperator.api.training import KIND, Participant, TrainingSpec
+
+PARAMETERS_LIMIT = 32 * 1024
+"""Bytes of spec.parameters as JSON: they travel in an environment variable."""
+
+_NAME: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Name)
+_TOP = ("apiVersion", "kind", "metadata", "spec", "status")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Problem:
+    """field: where, as kubectl spells it. sentence: what is wrong with the value, and the remedy."""
+
+    field: str
+    value: object
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.sentence}"
+
+
+def problems(old: dict[str, Any] | None, new: dict[str, Any]) -> list[Problem]:
+    """What the API server or the operator would refuse; none for a training that can be run.
+
+    old: the training as it is in the cluster, or None for a new one. Both are plain documents.
+    """
+    foreign = list(_foreign(new))
+    if any(problem.value is not None for problem in foreign):
+        return foreign
+    found = [*foreign, *_around(new)]
+    spec = new.get("spec")
+    if not isinstance(spec, dict):
+        what = "is missing" if spec is None else f"{sentences.shown(spec)} is not a mapping"
+        return [*found, Problem("spec", spec, f"{what}; write what is wanted there")]
+    found += _duplicates(spec, crd.spec_schema(), ("spec",))
+    try:
+        parsed = TrainingSpec.model_validate(spec, strict=True, by_alias=True, by_name=False)
+    except pydantic.ValidationError as error:
+        return [*found, *(_from_pydantic(detail) for detail in error.errors(include_url=False))]
+    found += _across(parsed)
+    return [*found, *_changed(old, parsed)]
+
+
+def _foreign(document: dict[str, Any]) -> Iterator[Problem]:
+    """Something else than a FederatedTraining of this version has no spec to look at."""
+    for field, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
+        given = document.get(field)
+        if given is None:
+            yield Problem(field, None, f"is missing; write {wanted}")
+        elif given != wanted:
+            yield Problem(field, given, f"{sentences.shown(given)} is not {wanted}; write that")
+
+
+def _around(document: dict[str, Any]) -> Iterator[Problem]:
+    """Beside the spec."""
+    for field in document:
+        if field not in _TOP:
+            yield Problem(str(field), field, sentences.unknown(field, _TOP))
+    metadata = document.get("metadata")
+    if not isinstance(metadata, dict):
+        yield Problem("metadata", metadata, "is missing; give the training a name there")
+        return
+    name = metadata.get("name")
+    if name is None and not metadata.get("generateName"):
+        yield Problem("metadata.name", None, "is missing; give the training a name")
+    elif name is not None and not _is_name(name):
+        remedy = (
+            f"use at most {NAME_LIMIT} lower-case letters, digits and -, beginning with a letter"
+        )
+        sentence = f"{sentences.shown(name)} is not the name of a training; {remedy}"
+        yield Problem("metadata.name", name, sentence)
+
+
+def _is_name(given: object) -> bool:
+    try:
+        _NAME.validate_python(given, strict=True)
+    except pydantic.ValidationError:
+        return False
+    return True
+
+
+def _duplicates(value: Any, schema: crd.Schema, path: Path) -> Iterator[Problem]:
+    """In lists keyed by name and in sets, wherever they are."""
+    if isinstance(value, dict):
+        for key, child in value.items():
+            if key in schema.get("properties", {}):
+                yield from _duplicates(child, schema["properties"][key], (*path, key))
+    if not isinstance(value, list):
+        return
+    kind = schema.get("x-kubernetes-list-type")
+    first: dict[str, int] = {}
+    for index, item in enumerate(value):
+        name = item.get("name") if kind == "map" and isinstance(item, dict) else item
+        if kind in ("map", "set") and isinstance(name, str):
+            before = first.setdefault(name, index)
+            if before != index:
+                here = (*path, index, "name") if kind == "map" else (*path, index)
+                remedy = f"is {sentences.spelled((*path, before))} already; give it once"
+                yield Problem(sentences.spelled(here), name, f"{sentences.shown(name)} {remedy}")
+        yield from _duplicates(item, schema.get("items", {}), (*path, index))
+
+
+def _from_pydantic(detail: pydantic_core.ErrorDetails) -> Problem:
+    path: Path = ("spec", *detail["loc"])
+    if detail["type"] == "rule":
+        path = (*path, *filter(None, detail["ctx"]["field"].split(".")))
+        return Problem(sentences.spelled(path), detail["input"], detail["ctx"]["sentence"])
+    value = None if detail["type"] == "missing" else detail["input"]
+    return Problem(sentences.spelled(path), value, sentences.of(detail, crd.spec_schema()))
+
+
+def _across(spec: TrainingSpec) -> Iterator[Problem]:
+    for rule in rules.SPEC:
+        if not rule.holds(spec):
+            value = rule.values[0][1](spec) if rule.values else None
+            yield Problem(f"spec.{rule.field}", value, rule.sentence(spec))
+    size = len(json.dumps(spec.parameters, separators=(",", ":"), default=str))
+    if size > PARAMETERS_LIMIT:
+        remedy = f"use {PARAMETERS_LIMIT} or less, and a file in the image or a ConfigMap for more"
+        yield Problem("spec.parameters", size, f"{size} bytes of JSON are too much; {remedy}")
+    yield from _mounts(spec)
+
+
+def _mounts(spec: TrainingSpec) -> Iterator[Problem]:
+    """Two mounts at one path; CEL would have to compare all pairs for every participant."""
+    reported = _shared_path(spec.trainer, None)
+    if reported:
+        yield _mounted_twice("spec.trainer.volumes", reported)
+    for index, participant in enumerate(spec.participants):
+        path = _shared_path(spec.trainer_of(participant), participant)
+        if path and path != reported:
+            field = "trainer.volumes" if participant.data is None else "data.mountPath"
+            yield _mounted_twice(f"spec.participants[{index}].{field}", path)
+
+
+def _shared_path(trainer: TrainerFields, participant: Participant | None) -> str | None:
+    """The first path at which two things of a participant's pods would be mounted."""
+    paths = [volume.mount_path.rstrip("/") for volume in trainer.volumes or ()]
+    if trainer.shared_memory is not None:
+        paths.append("/dev/shm")  # noqa: S108 - a path in the participant's container
+    if participant is not None and participant.data is not None:
+        paths.append(participant.data.mount_path.rstrip("/"))
+    return next((path for path in paths if paths.count(path) > 1), None)
+
+
+def _mounted_twice(field: str, path: str) -> Problem:
+    return Problem(field, path, f"{path} is mounted twice; give each volume a path of its own")
+
+
+def _changed(old: dict[str, Any] | None, new: TrainingSpec) -> Iterator[Problem]:
+    """What a training that has started does not let go."""
+    status = (old or {}).get("status")
+    if old is None or not isinstance(status, dict) or status.get("round") is None:
+        return
+    try:
+        before = TrainingSpec.model_validate(old.get("spec"))
+    except pydantic.ValidationError:
+        # Stored before a change of the schema; whatever repairs it is welcome.
+        return
+    for field, sentence in rules.changes(before, new):
+        yield Problem(field, None, sentence)

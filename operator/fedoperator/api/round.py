@@ -1,0 +1,169 @@
+"""FederatedRound: one per round, the lab book and the lineage. `kubectl get fedr` reads it."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from fedoperator.api.base import (
+    GlobalModel,
+    Metrics,
+    Model,
+    Name,
+    Sentence,
+    Short,
+    StatusModel,
+)
+
+KIND = "FederatedRound"
+PLURAL = "federatedrounds"
+
+State = Literal[
+    "Invited",  # its child is asked for, not all its pods are ready
+    "Running",  # all its pods have been ready
+    "Retrying",  # its attempt failed; the next one starts at notBefore
+    "Suspended",  # its child was taken away by suspend; the next attempt starts on resume
+    "Reported",  # it succeeded
+    "Accepted",  # its update is part of the global model
+    "Rejected",  # its update did not pass inspection
+    "Failed",  # no attempt is left
+    "Late",  # the deadline passed
+    "Dropped",  # it is no participant of the training any more
+]
+OPEN: frozenset[State] = frozenset({"Invited", "Running", "Retrying", "Suspended"})
+LIVE: frozenset[State] = frozenset({"Invited", "Running"})
+
+
+class Assignment(StatusModel):
+    """One piece of work of a round given to one pod set, through all its attempts."""
+
+    name: Short = ""
+    """The participant; empty for the preparation and the aggregation."""
+
+    state: State = "Invited"
+    attempt: int = 1
+    failures: int = 0
+    """Attempts that count against spec.retries."""
+
+    failure: Short = ""
+    """The class of the last failure: Free, Counted, Contract or Data."""
+
+    last_failure: Sentence = ""
+    """What the last failed attempt failed of, also when a later one succeeded."""
+
+    reason: Short = ""
+    """Why it is not further, now: of a failure, a rejection, or of pods that cannot start."""
+
+    message: Sentence = ""
+    started_at: datetime | None = None
+    """When all pods of this attempt were first ready."""
+
+    not_before: datetime | None = None
+    samples: int | None = None
+    weight: float | None = None
+    """Its share of the mean, n_k/n."""
+
+    seconds: float | None = None
+    digest: Short | None = None
+    """Of the published update or model."""
+
+    metrics: Metrics = {}
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in OPEN
+
+    @property
+    def is_live(self) -> bool:
+        return self.state in LIVE
+
+
+class Candidate(StatusModel):
+    """An attempt whose update the aggregation reads."""
+
+    name: Short
+    attempt: int
+
+
+class Measured(StatusModel):
+    """What the aggregation measured of itself."""
+
+    bytes: int = 0
+    """Read from update files."""
+
+    seconds: float = 0.0
+    peak_memory: int = 0
+    """Bytes."""
+
+
+RoundPhase = Literal["Preparing", "Initialising", "Training", "Aggregating", "Published"]
+
+
+class RoundSpec(Model):
+    """Written once, when the round begins."""
+
+    training: Name
+    round: Annotated[int, Field(ge=0)]
+    generation: int = 1
+    """Of the training, when the round began."""
+
+    invited: Annotated[list[Name], Field(min_length=1, max_length=1000)]
+
+
+class RoundStatus(StatusModel):
+    """Who took part, with what, and what came of it."""
+
+    phase: RoundPhase = "Preparing"
+    started_at: datetime | None = None
+    published_at: datetime | None = None
+    quorum_at: datetime | None = None
+    """When the quorum's minimum had reported: the clock of those that never started."""
+
+    misses: int = 0
+    """How often the quorum was missed."""
+
+    not_before: datetime | None = None
+    """After a missed quorum: when the others are invited again."""
+
+    prepare: Assignment | None = None
+    init: Assignment | None = None
+    participants: Annotated[list[Assignment], Field(max_length=1000)] = []
+    candidates: Annotated[list[Candidate], Field(max_length=1000)] = []
+    aggregation: Assignment | None = None
+    measured: Measured | None = None
+    evaluation: Annotated[list[Assignment], Field(max_length=1000)] = []
+    global_model: GlobalModel | None = None
+    metrics: Metrics = {}
+    """Of this round's global model, weighted over those that evaluated it."""
+
+    accepted: Short = ""
+    """Accepted of invited."""
+
+    score: Short = ""
+    """The metrics, shortened for a column."""
+
+
+class Record(StatusModel):
+    """A FederatedRound as read from the cluster. resource_version is empty until it exists."""
+
+    name: str
+    uid: str = ""
+    resource_version: str = ""
+    spec: RoundSpec
+    status: RoundStatus = RoundStatus()
+
+    @classmethod
+    def from_object(cls, document: dict[str, Any]) -> "Record":
+        meta = document["metadata"]
+        return cls(
+            name=meta["name"],
+            uid=meta["uid"],
+            resource_version=meta["resourceVersion"],
+            spec=RoundSpec.model_validate(document["spec"]),
+            status=RoundStatus.model_validate(document.get("status") or {}),
+        )
+
+
+def record_name(training: str, number: int) -> str:
+    """FederatedRounds are named after their training and number, padded to sort."""
+    return f"{training}-{number:05d}"

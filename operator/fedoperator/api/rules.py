@@ -1,0 +1,148 @@
+"""What spans several fields of a FederatedTraining, each in CEL and in Python.
+
+Rules about one object stand at its model. What CEL cannot afford at 1,000 participants is said in
+`fedoperator.api.admission` alone.
+"""
+
+from collections.abc import Iterator
+
+from fedoperator.api.base import NAME_LIMIT, NAME_PATTERN, Rule
+from fedoperator.api.training import Participant, TrainingSpec
+
+
+def _participants(spec: TrainingSpec) -> int:
+    return len(spec.participants)
+
+
+def _can_be_invited(spec: TrainingSpec) -> bool:
+    """As rounds.selection counts: the fraction rounded up, and at least the minimum."""
+    share = spec.selection.fraction * len(spec.participants) - 1e-9
+    return spec.quorum.minimum <= spec.selection.minimum or spec.quorum.minimum - 1 < share
+
+
+def _given_by_all(field: str) -> Rule:
+    """The default trainer has the field, or every participant brings its own."""
+
+    def holds(spec: TrainingSpec) -> bool:
+        everybody = (spec.trainer_of(participant) for participant in spec.participants)
+        return all(getattr(trainer, field) is not None for trainer in everybody)
+
+    return Rule(
+        field=f"trainer.{field}",
+        cel=(
+            f"has(self.trainer.{field}) || "
+            f"self.participants.all(p, has(p.trainer) && has(p.trainer.{field}))"
+        ),
+        holds=holds,
+        says="is missing; give it here, or in the trainer of every participant",
+    )
+
+
+SPEC = (
+    _given_by_all("image"),
+    _given_by_all("command"),
+    Rule(
+        field="quorum.minimum",
+        cel="self.quorum.minimum <= size(self.participants)",
+        holds=lambda spec: spec.quorum.minimum <= _participants(spec),
+        says="{0} can never report, there are {1} participants; use {1} or less, or add some",
+        values=(
+            ("self.quorum.minimum", lambda spec: spec.quorum.minimum),
+            ("size(self.participants)", _participants),
+        ),
+    ),
+    Rule(
+        field="selection.minimum",
+        cel="self.selection.minimum <= size(self.participants)",
+        holds=lambda spec: spec.selection.minimum <= _participants(spec),
+        says="{0} cannot be selected, there are {1} participants; use {1} or less, or add some",
+        values=(
+            ("self.selection.minimum", lambda spec: spec.selection.minimum),
+            ("size(self.participants)", _participants),
+        ),
+    ),
+    Rule(
+        field="quorum.minimum",
+        cel=(
+            # Whatever is more than the participants has its own sentence above.
+            "self.quorum.minimum > size(self.participants) || "
+            "self.quorum.minimum <= self.selection.minimum || "
+            "double(self.quorum.minimum - 1) < "
+            "self.selection.fraction * double(size(self.participants)) - 0.000000001"
+        ),
+        holds=lambda spec: spec.quorum.minimum > _participants(spec) or _can_be_invited(spec),
+        says="{0} is more than a round invites; raise selection.minimum to {0}, or lower this",
+        values=(("self.quorum.minimum", lambda spec: spec.quorum.minimum),),
+    ),
+    Rule(
+        field="evaluation.by",
+        cel=(
+            "!has(self.evaluation) || self.evaluation.by == 'Participants' || "
+            "self.participants.exists(p, p.name == self.evaluation.by)"
+        ),
+        holds=lambda spec: (
+            spec.evaluation is None
+            or spec.evaluation.by == "Participants"
+            or spec.participant(spec.evaluation.by) is not None
+        ),
+        says="{0} is no participant; use Participants, for all of them, or the name of one",
+        values=(("self.evaluation.by", lambda spec: spec.evaluation.by),),
+    ),
+    Rule(
+        field="stop",
+        cel="!has(self.stop) || has(self.evaluation)",
+        holds=lambda spec: spec.stop is None or spec.evaluation is not None,
+        says="reads what an evaluation measures, and there is none; add spec.evaluation: {{}}",
+    ),
+)
+
+NAME = Rule(
+    cel=f"size(self.metadata.name) <= {NAME_LIMIT} && self.metadata.name.matches('{NAME_PATTERN}')",
+    holds=lambda _: True,  # admission says it in the words of every other name
+    says=(
+        "metadata.name: {0} is not the name of a training; use at most "
+        f"{NAME_LIMIT} lower-case letters, digits and -, beginning with a letter"
+    ),
+    values=(("self.metadata.name", lambda name: name),),
+)
+
+FIXED = ("strategy", "selection", "weight", "model", "parameters", "exchange", "seed", "security")
+"""Fields of a spec whose change would make another training of it."""
+
+IS_FIXED = "is fixed once the training has started; undo the change, or make another training"
+WHILE_SUSPENDED = "changes only while suspended; set suspend: true with the change, then false"
+PARTICIPANT_SUSPENDED = (
+    "those that are there already change only while suspended; "
+    "set suspend: true with the change, then false"
+)
+
+
+def transitions() -> Iterator[tuple[str, str, str]]:
+    """(field, CEL over self and oldSelf at the root, sentence): what may change after the start."""
+    before = "!has(oldSelf.status) || !has(oldSelf.status.round)"
+    for name in FIXED:
+        field = f"spec.{name}"
+        yield field, f"{before} || self.{field} == oldSelf.{field}", IS_FIXED
+    before += " || self.spec.suspend"
+    unchanged = "self.spec.trainer == oldSelf.spec.trainer"
+    yield "spec.trainer", f"{before} || {unchanged}", WHILE_SUSPENDED
+    # The sum of two lists keyed by name keeps the later of two entries of one name, and equality
+    # ignores the order: so the sums differ only where somebody in both lists changed. Linear,
+    # where looking up each name in the other list is not affordable.
+    new, old = "self.spec.participants", "oldSelf.spec.participants"
+    yield "spec.participants", f"{before} || {new} + {old} == {old} + {new}", PARTICIPANT_SUSPENDED
+
+
+def changes(old: TrainingSpec, new: TrainingSpec) -> Iterator[tuple[str, str]]:
+    """(field, sentence) for each change that a started training refuses; `transitions` in Python."""
+    for name in FIXED:
+        if getattr(old, name) != getattr(new, name):
+            yield f"spec.{name}", IS_FIXED
+    if new.suspend:
+        return
+    if old.trainer != new.trainer:
+        yield "spec.trainer", WHILE_SUSPENDED
+    before: dict[str, Participant] = {p.name: p for p in old.participants}
+    for index, participant in enumerate(new.participants):
+        if before.get(participant.name, participant) != participant:
+            yield f"spec.participants[{index}]", f"{participant.name} {WHILE_SUSPENDED}"

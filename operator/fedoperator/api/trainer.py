@@ -1,0 +1,237 @@
+"""How a participant's pod set is run: a closed set of typed fields, never a pod template.
+
+Fields of Kubernetes keep Kubernetes' names and meaning; what is left out here cannot be set, and
+so every rendered pod passes Pod Security *restricted*.
+"""
+
+from typing import Annotated, Literal
+
+from fedtrain import contract
+from pydantic import Field
+
+from fedoperator.api.base import KEYED_BY_NAME, WHOLE, Model, Name, Rule, Short
+from fedoperator.api.fields import (
+    MountPath,
+    ObjectName,
+    Quantity,
+    RelativePath,
+    free_path,
+    one_of,
+)
+
+Labels = Annotated[dict[str, Short], Field(max_length=32)]
+
+
+class KeyRef(Model):
+    """A key of a ConfigMap or Secret in the namespace of the training."""
+
+    name: ObjectName
+    """Of the ConfigMap or Secret."""
+
+    key: Annotated[
+        str,
+        Field(
+            pattern="^[-._a-zA-Z0-9]+$",
+            max_length=253,
+            title="key",
+            json_schema_extra={"example": "token"},
+        ),
+    ]
+    optional: bool | None = None
+
+
+class EnvSource(Model):
+    """Where the value comes from: exactly one of the two."""
+
+    rules = (one_of("secret_key_ref", "config_map_key_ref"),)
+
+    secret_key_ref: KeyRef | None = None
+    config_map_key_ref: KeyRef | None = None
+
+
+class EnvVar(Model):
+    """An environment variable; names that fedtrain sets itself are refused."""
+
+    rules = (
+        Rule(
+            field="name",
+            cel=" && ".join(
+                [
+                    f"!(self.name in {sorted(contract.RESERVED_ENV)})",
+                    *(f"!self.name.startsWith('{p}')" for p in contract.RESERVED_ENV_PREFIXES),
+                ]
+            ),
+            holds=lambda env: (
+                env.name not in contract.RESERVED_ENV
+                and not env.name.startswith(contract.RESERVED_ENV_PREFIXES)
+            ),
+            says="{0} is set by fedtrain itself; leave it out or use another name",
+            values=(("self.name", lambda env: env.name),),
+        ),
+        Rule(
+            cel="has(self.value) != has(self.valueFrom)",
+            holds=lambda env: (env.value is None) != (env.value_from is None),
+            says="{0} needs either value (which may be empty) or valueFrom",
+            values=(("self.name", lambda env: env.name),),
+        ),
+    )
+
+    name: Annotated[
+        str,
+        Field(
+            pattern="^[A-Za-z_][A-Za-z0-9_.-]*$",
+            max_length=128,
+            title="name of an environment variable",
+            json_schema_extra={"example": "NCCL_DEBUG"},
+        ),
+    ]
+    value: Annotated[str, Field(max_length=8192)] | None = None
+    value_from: EnvSource | None = None
+
+
+class Resources(Model):
+    """Requests and limits; extended resources such as nvidia.com/gpu pass through untouched."""
+
+    requests: Annotated[dict[str, Quantity], Field(max_length=16)] | None = None
+    limits: Annotated[dict[str, Quantity], Field(max_length=16)] | None = None
+
+
+class Toleration(Model):
+    """As in core/v1."""
+
+    key: Short | None = None
+    operator: Literal["Exists", "Equal"] | None = None
+    value: Short | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    toleration_seconds: Annotated[int, Field(ge=-WHOLE, le=WHOLE)] | None = None
+
+
+class ClaimSource(Model):
+    """A PersistentVolumeClaim in the namespace of the training."""
+
+    claim_name: ObjectName
+
+
+class NamedSource(Model):
+    """A ConfigMap in the namespace of the training."""
+
+    name: ObjectName
+
+
+class SecretSource(Model):
+    """A Secret in the namespace of the training."""
+
+    secret_name: ObjectName
+
+
+class EmptyDir(Model):
+    """Scratch space that goes with the pod."""
+
+    medium: Literal["", "Memory"] = ""
+    size_limit: Quantity | None = None
+
+
+class Volume(Model):
+    """A mount: exactly one source of the same namespace, at one path."""
+
+    rules = (
+        one_of("persistent_volume_claim", "config_map", "secret", "empty_dir"),
+        free_path(),
+    )
+
+    name: Name
+    mount_path: MountPath
+    sub_path: RelativePath | None = None
+    """Only this folder or file of the volume."""
+
+    read_only: bool = True
+    """False for a claim or an emptyDir that the trainer writes to."""
+
+    persistent_volume_claim: ClaimSource | None = None
+    config_map: NamedSource | None = None
+    secret: SecretSource | None = None
+    empty_dir: EmptyDir | None = None
+
+
+class PullSecret(Model):
+    """A Secret with registry credentials in the namespace of the training."""
+
+    name: ObjectName
+
+
+class TrainerFields(Model):
+    """The trainer: what runs at each participant. A participant may override any field."""
+
+    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """The user's image: the script, torch and the fedtrain SDK."""
+
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    image_pull_secrets: (
+        Annotated[list[PullSecret], Field(max_length=8, json_schema_extra=KEYED_BY_NAME)] | None
+    ) = None
+    command: (
+        Annotated[list[Annotated[str, Field(max_length=4096)]], Field(min_length=1, max_length=256)]
+        | None
+    ) = None
+    """What runs on each node, for example [torchrun, train.py]; nodes and processes come from
+    the environment."""
+
+    args: Annotated[list[Annotated[str, Field(max_length=4096)]], Field(max_length=256)] | None = (
+        None
+    )
+    """Appended to command: where participants differ, usually here."""
+
+    env: Annotated[list[EnvVar], Field(max_length=128, json_schema_extra=KEYED_BY_NAME)] | None = (
+        None
+    )
+    nodes: Annotated[int, Field(ge=1, le=1024, title="number of nodes")] | None = None
+    """Pods of one participant; 1 if left out."""
+
+    processes_per_node: Annotated[int, Field(ge=1, le=64, title="number of ranks")] | None = None
+    """Ranks in each pod; the accelerator count of resources.limits if one is named, else 1."""
+
+    resources: Resources | None = None
+    node_selector: Labels | None = None
+    tolerations: Annotated[list[Toleration], Field(max_length=32)] | None = None
+    runtime_class_name: ObjectName | None = None
+    priority_class_name: ObjectName | None = None
+    scheduler_name: ObjectName | None = None
+    shared_memory: Quantity | None = None
+    """Size of /dev/shm; the container runtime's 64 MiB if left out."""
+
+    volumes: (
+        Annotated[list[Volume], Field(max_length=16, json_schema_extra=KEYED_BY_NAME)] | None
+    ) = None
+
+
+class Trainer(TrainerFields):
+    """The default for every participant."""
+
+
+class TrainerOverride(TrainerFields):
+    """What this participant does differently; a list or map given here replaces the default's."""
+
+
+def merged(default: TrainerFields, override: TrainerFields | None) -> TrainerFields:
+    """The default with each field that the override sets replaced by the override's."""
+    if override is None:
+        return default
+    given = {name: getattr(override, name) for name in override.model_fields_set}
+    return default.model_copy(update={k: v for k, v in given.items() if v is not None})
+
+
+def processes_per_node(trainer: TrainerFields) -> int:
+    """Ranks per pod: as said, else the count of the extended resource named in limits, else 1.
+
+    An extended resource is one with a domain outside kubernetes.io; if several are named (a GPU
+    and an RDMA device, say) the first in order of name with a count of more than one decides.
+    """
+    if trainer.processes_per_node is not None:
+        return trainer.processes_per_node
+    limits = (trainer.resources.limits if trainer.resources else None) or {}
+    counts = [
+        int(count)
+        for name, count in sorted(limits.items())
+        if "/" in name and "kubernetes.io/" not in name and str(count).isdigit()
+    ]
+    return max([1, *[count for count in counts if count > 1][:1]])

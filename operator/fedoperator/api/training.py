@@ -1,0 +1,374 @@
+"""FederatedTraining: the resource a user applies. Types, schema and documentation in one place."""
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_serializer
+from pydantic.alias_generators import to_camel
+
+from fedoperator.api.base import (
+    KEYED_BY_NAME,
+    WHOLE,
+    Condition,
+    Duration,
+    GlobalModel,
+    Metrics,
+    Model,
+    Name,
+    Rule,
+    Sentence,
+    Short,
+    StatusModel,
+    seconds,
+)
+from fedoperator.api.fields import (
+    MetricName,
+    MountPath,
+    ObjectName,
+    Quantity,
+    RelativePath,
+    free_path,
+)
+from fedoperator.api.trainer import Trainer, TrainerFields, TrainerOverride, merged
+
+KIND = "FederatedTraining"
+PLURAL = "federatedtrainings"
+
+
+Seed = Annotated[int, Field(ge=-WHOLE, le=WHOLE)]
+Id = Annotated[int, Field(ge=1, le=2**31 - 1, title="user or group id other than root's")]
+
+
+class Stop(Model):
+    """Stop before the last round, on a metric that the evaluation reports."""
+
+    rules = (
+        Rule(
+            cel="has(self.target) || has(self.patience)",
+            holds=lambda stop: stop.target is not None or stop.patience is not None,
+            says="gives no reason to stop; add target, patience, or both",
+        ),
+    )
+
+    metric: MetricName
+    """A key of what the script's evaluate() returns."""
+
+    target: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """Stop once the metric is at least (Max) or at most (Min) this."""
+
+    patience: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Stop after this many evaluations in a row without a new best."""
+
+    mode: Literal["Max", "Min"] = "Max"
+
+
+class Strategy(Model):
+    """How the accepted updates become the next global model."""
+
+    name: Literal["FedAvg"] = "FedAvg"
+    """FedAvg: the weighted mean (McMahan et al. 2017, Algorithm 1)."""
+
+
+class Selection(Model):
+    """A random subset of the participants each round, reproducible from the seed."""
+
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of the participants; rounded up."""
+
+    minimum: Annotated[int, Field(ge=1, le=1000)] = 1
+    """At least this many, however small the fraction."""
+
+    seed: Seed = 0
+    """Another seed draws other subsets."""
+
+
+class Quorum(Model):
+    """How many must report, by when, and what happens if they do not."""
+
+    rules = (
+        Rule(
+            field="deadline",
+            cel="!has(self.deadline) || self.deadline.matches('[1-9]')",
+            holds=lambda quorum: quorum.deadline is None or seconds(quorum.deadline) > timedelta(),
+            says="{0} is no time at all; use 1s or more, or leave it out to wait for everybody",
+            values=(("self.deadline", lambda quorum: quorum.deadline),),
+        ),
+    )
+
+    minimum: Annotated[int, Field(ge=1, le=1000)] = 1
+    """A round with fewer reports is not aggregated."""
+
+    deadline: Duration | None = None
+    """Per participant, from the moment all its pods are ready: time in a queue does not count."""
+
+    on_miss: Literal["Retry", "Fail"] = "Retry"
+    """Retry keeps what was reported and invites the others again; Fail ends the training."""
+
+
+class Weight(Model):
+    """How much a participant counts in the mean."""
+
+    by: Literal["Samples", "Tokens", "Uniform"] = "Samples"
+    """The unit of what the script submits as samples; Uniform counts everyone alike."""
+
+    max: Annotated[int, Field(ge=1, le=WHOLE)] | None = None
+    """A participant's total is capped here."""
+
+
+class Data(Model):
+    """The participant's own data, mounted read-only."""
+
+    rules = (free_path(),)
+
+    claim_name: ObjectName
+    """Of a PersistentVolumeClaim in the namespace of the training."""
+
+    mount_path: MountPath = "/data"
+
+
+class Participant(Model):
+    """One owner of data."""
+
+    name: Name
+    trainer: TrainerOverride | None = None
+    """Only what differs from spec.trainer."""
+
+    data: Data | None = None
+
+
+class Init(Model):
+    """Start from the weights that the script itself builds (at the first participant)."""
+
+
+class InitialModel(Model):
+    """Where global/0 comes from: the script's own untrained weights, or a safetensors file."""
+
+    rules = (
+        Rule(
+            cel="has(self.claimName) == has(self.path)",
+            holds=lambda model: (model.claim_name is None) == (model.path is None),
+            says="claimName and path go together; give both or neither",
+        ),
+        Rule(
+            cel="has(self.init) != has(self.claimName)",
+            holds=lambda model: (model.init is None) != (model.claim_name is None),
+            says="give either init, or claimName and path",
+        ),
+    )
+
+    init: Init | None = None
+    claim_name: ObjectName | None = None
+    """Of a PersistentVolumeClaim in the namespace of the training."""
+
+    path: RelativePath | None = None
+    """Of a safetensors file, relative to the claim's root."""
+
+
+class Exchange(Model):
+    """The volume that carries models and updates: an existing claim, or one made by its size."""
+
+    rules = (
+        Rule(
+            cel="has(self.claimName) != has(self.size)",
+            holds=lambda exchange: (exchange.claim_name is None) != (exchange.size is None),
+            says="give either claimName, of a claim that exists, or size, for a new one",
+        ),
+    )
+
+    claim_name: ObjectName | None = None
+    size: Quantity | None = None
+    """Of the claim to make; it outlives the training, as there is a model on it."""
+
+    storage_class_name: ObjectName | None = None
+    """Of the claim to make; the cluster's default if left out."""
+
+    access_modes: Annotated[
+        list[Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]],
+        Field(min_length=1, max_length=3, json_schema_extra={"x-kubernetes-list-type": "set"}),
+    ] = ["ReadWriteMany"]
+    """Of the claim to make."""
+
+
+class Evaluation(Model):
+    """Measure global models by the script's evaluate(); the last one always."""
+
+    by: Short = "Participants"
+    """Participants, for all of them; or the name of the one participant that evaluates."""
+
+    every: Annotated[int, Field(ge=1, le=10000)] = 1
+    """Rounds."""
+
+
+class Keep(Model):
+    """How much history stays on the exchange."""
+
+    last: Annotated[int, Field(ge=1, le=10000)] = 3
+    """Rounds whose global model is kept."""
+
+    updates: Annotated[int, Field(ge=1, le=10000)] = 1
+    """Rounds whose update files are kept."""
+
+
+class Security(Model):
+    """The one identity of all pods of a training; null leaves the choice to the platform."""
+
+    run_as_user: Id | None = 65532
+    """Of the processes; null for OpenShift, say, where the namespace decides."""
+
+    run_as_group: Id | None = 65532
+    fs_group: Id | None = 65532
+    """Group of the files on volumes."""
+
+    @model_serializer
+    def _with_null(self) -> dict[str, int | None]:
+        """Null is a choice here, and must not be left out."""
+        return {to_camel(name): getattr(self, name) for name in type(self).model_fields}
+
+
+class TrainingSpec(Model):
+    """Federated training of one model over data that never leaves its owners."""
+
+    rounds: Annotated[int, Field(ge=1, le=10000)]
+    """The upper bound."""
+
+    trainer: Trainer
+    participants: Annotated[
+        list[Participant],
+        Field(min_length=1, max_length=1000, json_schema_extra=KEYED_BY_NAME),
+    ]
+    """The owners of data, each with a name of its own."""
+
+    exchange: Exchange
+    stop: Stop | None = None
+    strategy: Strategy = Strategy()
+    selection: Selection = Selection()
+    quorum: Quorum = Quorum()
+    weight: Weight = Weight()
+    retries: Annotated[int, Field(ge=0, le=100)] = 2
+    """Counted failures allowed per participant and round."""
+
+    model: InitialModel = InitialModel(init=Init())
+    parameters: Annotated[dict[str, Any], Field(max_length=100)] = {}
+    """Free; the script reads them as rnd.parameters."""
+
+    seed: Seed = 0
+    """What every generator of every rank is seeded from, together with round and participant."""
+
+    evaluation: Evaluation | None = None
+    keep: Keep = Keep()
+    history: Annotated[int, Field(ge=2, le=10000)] = 1000
+    """FederatedRounds kept; older ones are deleted."""
+
+    security: Security = Security()
+    suspend: bool = False
+    """Stop at once what trains, keep everything; false goes on with the same round."""
+
+    def participant(self, name: str) -> Participant | None:
+        return next((p for p in self.participants if p.name == name), None)
+
+    def trainer_of(self, participant: Participant) -> TrainerFields:
+        return merged(self.trainer, participant.trainer)
+
+
+class Counts(StatusModel):
+    """The participants of the current round."""
+
+    invited: int = 0
+    running: int = 0
+    reported: int = 0
+    failed: int = 0
+
+
+class Best(StatusModel):
+    """The best value of stop.metric so far."""
+
+    round: int
+    value: float
+
+
+Phase = Literal[
+    "Pending",
+    "Initialising",
+    "Training",
+    "Aggregating",
+    "Evaluating",
+    "Suspended",
+    "Blocked",
+    "Succeeded",
+    "Failed",
+]
+
+
+class TrainingStatus(StatusModel):
+    """How far, how good, why not."""
+
+    observed_generation: int = 0
+    phase: Phase = "Pending"
+    round: int = 0
+    """The round in progress; 0 is the making of the initial model."""
+
+    progress: Short = ""
+    """Rounds published of rounds asked for."""
+
+    reported: Short = ""
+    """Participants reported of participants invited, in this round."""
+
+    score: Short = ""
+    """One metric of the last evaluated global model."""
+
+    reason: Short = ""
+    message: Sentence = ""
+    participants: Counts = Counts()
+    global_model: GlobalModel | None = None
+    prepared_generation: int = 0
+    """The spec for which every participant has its folder on the exchange."""
+
+    evaluated_round: int | None = None
+    """The round of the global model that metrics belongs to."""
+
+    metrics: Metrics = {}
+    best: Best | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    conditions: Annotated[
+        list[Condition],
+        Field(
+            max_length=16,
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["type"],
+            },
+        ),
+    ] = []
+
+    @property
+    def terminal(self) -> bool:
+        return self.phase in ("Succeeded", "Failed")
+
+
+class Training(StatusModel):
+    """A FederatedTraining as read from the cluster: identity, spec, status."""
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    resource_version: str = ""
+    deleting: bool = False
+    spec: TrainingSpec
+    status: TrainingStatus = TrainingStatus()
+
+    @classmethod
+    def from_object(cls, document: dict[str, Any]) -> "Training":
+        """Raises pydantic.ValidationError for a spec that this version does not understand."""
+        meta = document["metadata"]
+        return cls(
+            name=meta["name"],
+            namespace=meta["namespace"],
+            uid=meta["uid"],
+            generation=meta.get("generation", 1),
+            resource_version=meta.get("resourceVersion", ""),
+            deleting="deletionTimestamp" in meta,
+            spec=TrainingSpec.model_validate(document["spec"]),
+            status=TrainingStatus.model_validate(document.get("status") or {}),
+        )

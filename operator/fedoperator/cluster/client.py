@@ -1,0 +1,221 @@
+"""The verbs of the operator against a Kubernetes API server.
+
+Children are written once, by POST, and never applied again. Every write names what it expects to
+find: a status the resourceVersion and uid it was decided from, a deletion the uid.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from fedoperator import errors
+from fedoperator.api import API_VERSION, GROUP, VERSION
+from fedoperator.api import round as round_api
+from fedoperator.api import training as training_api
+from fedoperator.api.round import Record
+from fedoperator.api.training import Training
+from fedoperator.cluster.api import Api, Object
+from fedoperator.rounds import jobs, observed
+
+CHUNK = 250
+"""Objects of one answer to a list."""
+
+EVENTS = 20
+"""Events of one object; the last complaint is enough."""
+
+_COLLECTIONS = {
+    "Job": ("/apis/batch/v1", "jobs"),
+    "Service": ("/api/v1", "services"),
+    "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims"),
+    training_api.KIND: (f"/apis/{GROUP}/{VERSION}", training_api.PLURAL),
+    round_api.KIND: (f"/apis/{GROUP}/{VERSION}", round_api.PLURAL),
+}
+
+
+class Cluster(Protocol):
+    """What a look needs of a cluster, and nothing else: five things read, six written.
+
+    All raise errors.ClusterError. Documents are dicts as the API server sent them, except for
+    records, which only this operator writes.
+    """
+
+    async def jobs(self, namespace: str, training: str) -> list[Object]:
+        """The Jobs labelled with the training, whoever owns them."""
+
+    async def pods(self, namespace: str, training: str) -> list[Object]: ...
+
+    async def events(self, namespace: str, uid: str) -> list[Object]:
+        """A few events about the object of that uid."""
+
+    async def training(self, namespace: str, name: str) -> Object:
+        """Raises Gone."""
+
+    async def record(self, namespace: str, name: str, owner: str) -> Record | None:
+        """None if there is no such round of the training whose uid is `owner`."""
+
+    async def create_record(self, training: Training, record: Record) -> None:
+        """Raises Conflict if the round has begun already, NameTaken if it is somebody else's."""
+
+    async def put_record_status(self, namespace: str, record: Record) -> None:
+        """Raises Conflict if the record is not what was read any more."""
+
+    async def put_training_status(self, read: Object, status: Object) -> Object:
+        """The training as written. Raises Conflict if it is not `read` any more."""
+
+    async def create(self, document: Object, owner: str) -> None:
+        """Ours already is fine. Raises NameTaken, Refused."""
+
+    async def delete_job(self, namespace: str, name: str, uid: str) -> None:
+        """With its pods. Gone, or another by now, is fine."""
+
+    async def delete_record(self, namespace: str, name: str) -> None: ...
+
+    async def post_event(self, event: Object) -> None: ...
+
+
+class Kubernetes:
+    """`Cluster` by way of an API server."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def jobs(self, namespace: str, training: str) -> list[Object]:
+        return await self._list(_path("Job", namespace), training)
+
+    async def pods(self, namespace: str, training: str) -> list[Object]:
+        return await self._list(f"/api/v1/namespaces/{namespace}/pods", training)
+
+    async def _list(self, path: str, training: str) -> list[Object]:
+        """All chunks of one consistent list. Raises Gone if it expires half-way."""
+        found: list[Object] = []
+        query = {"labelSelector": f"{observed.TRAINING_LABEL}={training}", "limit": str(CHUNK)}
+        while True:
+            answer = await self._api.request("GET", path, query=query)
+            found.extend(answer.get("items") or [])
+            rest = (answer.get("metadata") or {}).get("continue")
+            if not rest:
+                return found
+            query = {**query, "continue": rest}
+
+    async def events(self, namespace: str, uid: str) -> list[Object]:
+        path = f"/api/v1/namespaces/{namespace}/events"
+        query = {"fieldSelector": f"involvedObject.uid={uid}", "limit": str(EVENTS)}
+        answer = await self._api.request("GET", path, query=query)
+        return list(answer.get("items") or [])
+
+    async def training(self, namespace: str, name: str) -> Object:
+        return await self._api.request("GET", _path(training_api.KIND, namespace, name))
+
+    async def record(self, namespace: str, name: str, owner: str) -> Record | None:
+        try:
+            found = await self._api.request("GET", _path(round_api.KIND, namespace, name))
+        except errors.Gone:
+            return None
+        # One of a training of the same name that is gone: garbage collection will come for it.
+        return Record.from_object(found) if is_owned(found, owner) else None
+
+    async def create_record(self, training: Training, record: Record) -> None:
+        wanted: Object = {
+            "apiVersion": API_VERSION,
+            "kind": round_api.KIND,
+            "metadata": {
+                "name": record.name,
+                "namespace": training.namespace,
+                "labels": {observed.TRAINING_LABEL: training.name},
+                "ownerReferences": [jobs.owner_reference(training)],
+            },
+            "spec": record.spec.to_dict(),
+        }
+        try:
+            made = await self._api.request(
+                "POST", _path(round_api.KIND, training.namespace), wanted
+            )
+        except errors.AlreadyExists as error:
+            there = await self.record(training.namespace, record.name, training.uid)
+            if there is None:
+                raise _taken(wanted) from error
+            raise errors.Conflict(f"{record.name} has begun already") from error
+        begun = Record.from_object(made).model_copy(update={"status": record.status})
+        await self.put_record_status(training.namespace, begun)
+
+    async def put_record_status(self, namespace: str, record: Record) -> None:
+        document = {
+            "apiVersion": API_VERSION,
+            "kind": round_api.KIND,
+            "metadata": {
+                "name": record.name,
+                "namespace": namespace,
+                "uid": record.uid,
+                "resourceVersion": record.resource_version,
+            },
+            "spec": record.spec.to_dict(),
+            "status": record.status.to_dict(),
+        }
+        path = _path(round_api.KIND, namespace, record.name)
+        await self._put_status(path, document)
+
+    async def put_training_status(self, read: Object, status: Object) -> Object:
+        meta = read["metadata"]
+        path = _path(training_api.KIND, meta["namespace"], meta["name"])
+        return await self._put_status(path, {**read, "status": status})
+
+    async def _put_status(self, path: str, document: Object) -> Object:
+        try:
+            return await self._api.request("PUT", f"{path}/status", document)
+        except errors.Gone as error:
+            raise errors.Conflict(str(error)) from error
+
+    async def create(self, document: Object, owner: str) -> None:
+        kind, meta = document["kind"], document["metadata"]
+        try:
+            await self._api.request("POST", _path(kind, meta["namespace"]), document)
+        except errors.AlreadyExists as error:
+            if not meta.get("ownerReferences"):
+                return  # A claim: it outlives its training, and may have been there before.
+            there = await self._api.request("GET", _path(kind, meta["namespace"], meta["name"]))
+            if not is_owned(there, owner):
+                raise _taken(document) from error
+
+    async def delete_job(self, namespace: str, name: str, uid: str) -> None:
+        options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        await self._delete(_path("Job", namespace, name), options)
+
+    async def delete_record(self, namespace: str, name: str) -> None:
+        path = _path(round_api.KIND, namespace, name)
+        await self._delete(path, {"propagationPolicy": "Background"})
+
+    async def _delete(self, path: str, options: Mapping[str, Any]) -> None:
+        try:
+            body = {"apiVersion": "v1", "kind": "DeleteOptions", **options}
+            await self._api.request("DELETE", path, body)
+        except (errors.Gone, errors.Conflict):
+            return
+
+    async def post_event(self, event: Object) -> None:
+        path = f"/api/v1/namespaces/{event['metadata']['namespace']}/events"
+        await self._api.request("POST", path, event)
+
+    async def serves_trainings(self) -> bool:
+        """Whether our resources are installed."""
+        try:
+            await self._api.request("GET", f"/apis/{GROUP}/{VERSION}")
+        except errors.Gone:
+            return False
+        return True
+
+
+def is_owned(document: Mapping[str, Any], owner: str) -> bool:
+    """Whether the controller of an object is the one with that uid."""
+    references = document["metadata"].get("ownerReferences") or []
+    return any(r.get("controller") and r.get("uid") == owner for r in references)
+
+
+def _path(kind: str, namespace: str, name: str = "") -> str:
+    prefix, plural = _COLLECTIONS[kind]
+    path = f"{prefix}/namespaces/{namespace}/{plural}"
+    return f"{path}/{name}" if name else path
+
+
+def _taken(document: Mapping[str, Any]) -> errors.NameTaken:
+    kind, meta = document["kind"], document["metadata"]
+    sentence = f"{kind} {meta['name']!r} exists and belongs to somebody else; delete it, or give"
+    return errors.NameTaken(f"{sentence} the training another name")

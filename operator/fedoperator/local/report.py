@@ -1,0 +1,141 @@
+"""What `fedtrain run` tells: a line for what happened, and on a terminal a bar for what happens."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from fedoperator.api.round import Record
+from fedoperator.api.training import Training
+from fedoperator.rounds.plan import Event
+
+if TYPE_CHECKING:
+    import rich.progress
+
+_IN_ROUND_LINE = frozenset({"RoundPublished", "Evaluated", "Succeeded", "Failed"})
+
+
+class Report:
+    """Plain lines on standard output; with quiet only the last one and what is wrong."""
+
+    moves: ClassVar[bool] = False
+    """Whether it wants to be shown how things stand now and then, even if nothing happens."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+
+    def say(self, line: str) -> None:
+        if not self._quiet:
+            self._print(line)
+
+    def event(self, event: Event) -> None:
+        if event.warning:
+            self.complain(f"{event.reason}: {event.message}")
+        elif event.reason not in _IN_ROUND_LINE:
+            self.say(event.message)
+
+    def complain(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    def last(self, line: str) -> None:
+        """Said even when quiet."""
+        self._print(line)
+
+    def show(self, training: Training) -> None:
+        """How things stand; called at every look."""
+
+    def close(self) -> None:
+        """Before the last word."""
+
+    def _print(self, line: str) -> None:
+        print(line, flush=True)
+
+
+class Live(Report):
+    """The same lines above a bar. No thread refreshes it, for processes are forked beside it."""
+
+    moves = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        import rich.progress
+
+        self._bar: rich.progress.Progress = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.TextColumn("{task.fields[news]}"),
+            rich.progress.TimeElapsedColumn(),
+            auto_refresh=False,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=1, news="")
+        self._bar.start()
+
+    def show(self, training: Training) -> None:
+        status, spec = training.status, training.spec
+        counts = status.participants
+        published = status.global_model.round if status.global_model else 0
+        part = counts.reported / counts.invited if counts.invited else 0.0
+        done = published if published >= status.round else published + part * 0.9
+        news = [f"{status.reported} reported" if counts.invited else "", status.score]
+        self._bar.update(
+            self._task,
+            description=f"round {status.round}/{spec.rounds} {status.phase}",
+            total=spec.rounds,
+            completed=done,
+            news="  ".join(filter(None, news)),
+        )
+        self._bar.refresh()
+
+    def complain(self, line: str) -> None:
+        self._print(line)
+
+    def close(self) -> None:
+        self._bar.stop()
+
+    def _print(self, line: str) -> None:
+        self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._bar.refresh()
+
+
+def make(*, quiet: bool) -> Report:
+    """A bar if somebody is looking."""
+    if quiet or not sys.stdout.isatty():
+        return Report(quiet=quiet)
+    try:
+        return Live()
+    except ImportError:
+        return Report()
+
+
+def is_told(record: Record | None) -> bool:
+    """Whether everything that a round's line says is known."""
+    if record is None or record.status.phase != "Published" or record.spec.round == 0:
+        return False
+    return not any(evaluation.is_open for evaluation in record.status.evaluation)
+
+
+def round_line(record: Record, rounds: int) -> str:
+    """`round 3/10  accepted 3/3  accuracy 0.943  loss 0.21  6.1 s`."""
+    status, number = record.status, record.spec.round
+    accepted = sum(p.state == "Accepted" for p in status.participants)
+    words = [f"round {number}/{rounds}", f"accepted {accepted}/{len(status.participants)}"]
+    words += measured(status.metrics)
+    if status.started_at is not None and status.published_at is not None:
+        words.append(f"{(status.published_at - status.started_at).total_seconds():.1f} s")
+    return "  ".join(words)
+
+
+def measured(metrics: Mapping[str, float]) -> list[str]:
+    return [f"{name} {value:.4g}" for name, value in sorted(metrics.items())]
+
+
+def epilogue(training: Training, exchange: Path) -> str:
+    """The last line of a training that succeeded: how far, how good, how long, and where it is."""
+    status = training.status
+    model = status.global_model
+    words = [f"Succeeded: {status.message}", *measured(status.metrics)]
+    if status.started_at is not None and status.finished_at is not None:
+        words.append(f"{(status.finished_at - status.started_at).total_seconds():.1f} s")
+    where = f"\nmodel: {exchange / model.path}\ndigest: {model.digest}" if model else ""
+    return "  ".join(words) + where

@@ -1,0 +1,20 @@
+"""Which global models are measured, and by whom. A metric belongs to the model it measured."""
+
+from fedoperator.api.round import Assignment
+from fedoperator.api.training import TrainingSpec
+
+BY_ALL = "Participants"
+
+
+def is_due(spec: TrainingSpec, round_number: int) -> bool:
+    """Every `every` rounds, and the last round always; the untrained model never."""
+    if spec.evaluation is None or round_number == 0:
+        return False
+    return round_number % spec.evaluation.every == 0 or round_number >= spec.rounds
+
+
+def evaluators(spec: TrainingSpec) -> list[Assignment]:
+    assert spec.evaluation is not None, "asked only when an evaluation is due"
+    if spec.evaluation.by == BY_ALL:
+        return [Assignment(name=name) for name in sorted(p.name for p in spec.participants)]
+    return [Assignment(name=spec.evaluation.by)]

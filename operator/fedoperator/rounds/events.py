@@ -1,0 +1,58 @@
+"""What is worth a Kubernetes event: the differences between what was and what is written now."""
+
+from collections.abc import Iterator, Mapping
+
+from fedoperator.api.round import Assignment, Record, RoundStatus
+from fedoperator.api.training import TrainingStatus
+from fedoperator.rounds.plan import Event
+
+_BAD = frozenset({"Retrying", "Failed", "Late", "Rejected"})
+
+
+def of(
+    before: TrainingStatus,
+    after: TrainingStatus,
+    records_before: Mapping[int, Record],
+    records_after: Mapping[int, Record],
+) -> tuple[Event, ...]:
+    """In the order in which a reader would tell the story."""
+    found = []
+    for number, record in sorted(records_after.items()):
+        old = records_before.get(number)
+        found.extend(_of_round(number, old.status if old else RoundStatus(), record.status))
+        if old is None and number > 0:
+            names = ", ".join(record.spec.invited[:10])
+            more = len(record.spec.invited) - 10
+            text = f"round {number} begins with {names}" + (f" and {more} more" if more > 0 else "")
+            found.append(Event(reason="RoundStarted", message=text))
+    if after.phase != before.phase and after.phase in ("Blocked", "Failed"):
+        found.append(Event(reason=after.reason, message=after.message, warning=True))
+    if after.phase != before.phase and after.phase in ("Suspended", "Succeeded"):
+        found.append(Event(reason=after.phase, message=after.message))
+    return tuple(found)
+
+
+def _of_round(number: int, before: RoundStatus, after: RoundStatus) -> Iterator[Event]:
+    names = {p.name: p for p in before.participants}
+    for p in after.participants:
+        old = names.get(p.name, Assignment(name=p.name))
+        if p.state in _BAD and (p.state, p.attempt) != (old.state, old.attempt):
+            reason = p.reason or p.state
+            text = f"round {number}, participant {p.name}, attempt {p.attempt}: {p.message}"
+            yield Event(reason=reason, message=f"{text} ({p.state})", warning=True)
+    if after.misses > before.misses:
+        text = f"round {number}: too few participants can still report; they are invited again"
+        yield Event(reason="QuorumMissed", message=text, warning=True)
+    if after.global_model is not None and before.global_model is None:
+        accepted = sum(p.state == "Accepted" for p in after.participants)
+        text = f"round {number} published {after.global_model.digest}"
+        text += f" from {accepted} updates" if number > 0 else ", the initial model"
+        yield Event(reason="RoundPublished", message=text)
+    if after.metrics and not before.metrics:
+        shown = ", ".join(f"{name}={value:.4g}" for name, value in sorted(after.metrics.items()))
+        yield Event(reason="Evaluated", message=f"global model of round {number}: {shown}")
+    for e in after.evaluation:
+        olds = {x.name: x.state for x in before.evaluation}
+        if e.state == "Failed" and olds.get(e.name) != "Failed":
+            text = f"round {number}, evaluation by {e.name}: {e.message}"
+            yield Event(reason=e.reason or "EvaluationFailed", message=text, warning=True)

@@ -1,0 +1,314 @@
+"""A workload as Kubernetes objects: an Indexed Job, and what its pods need beside it.
+
+Written once, by POST, and never applied again. Every pod passes Pod Security *restricted*.
+"""
+
+from typing import Any
+
+from fedoperator.api import API_VERSION
+from fedoperator.api import training as training_api
+from fedoperator.api.trainer import TrainerFields
+from fedoperator.api.training import Training
+from fedoperator.rounds import observed
+from fedoperator.rounds.workloads import Workload
+from fedtrain import contract
+from fedtrain.contract import Exit, Role
+
+PORT = 29500
+"""Of the torchrun rendezvous; PyTorch's own default."""
+
+BACKSTOP_SECONDS = 7 * 24 * 3600
+"""If the operator is gone for good, pods do not hold their GPUs for ever."""
+
+Object = dict[str, Any]
+
+
+def objects(workload: Workload, controller_image: str) -> list[Object]:
+    """What to POST for this workload, in order; everything but the claim is the training's own."""
+    wanted = []
+    if workload.identity.role is Role.PREPARE and workload.training.spec.exchange.size is not None:
+        wanted.append(_claim(workload.training))
+    if workload.trainer is not None:
+        wanted.append(_service(workload.training))
+    return [*wanted, _job(workload, controller_image)]
+
+
+def claim_name(training: Training) -> str:
+    return training.spec.exchange.claim_name or f"{training.name}-exchange"
+
+
+def service_name(training: Training) -> str:
+    return f"{training.name}-pods"
+
+
+def owner_reference(training: Training) -> Object:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": training_api.KIND,
+        "name": training.name,
+        "uid": training.uid,
+        "controller": True,
+    }
+
+
+def _claim(training: Training) -> Object:
+    """The exchange; without an owner, because a volume with a model on it is never deleted."""
+    exchange = training.spec.exchange
+    spec: Object = {
+        "accessModes": list(exchange.access_modes),
+        "resources": {"requests": {"storage": exchange.size}},
+    }
+    if exchange.storage_class_name is not None:
+        spec["storageClassName"] = exchange.storage_class_name
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {
+            "name": claim_name(training),
+            "namespace": training.namespace,
+            "labels": {observed.TRAINING_LABEL: training.name},
+        },
+        "spec": spec,
+    }
+
+
+def _service(training: Training) -> Object:
+    """Headless: it only gives the pods of all participants their DNS names."""
+    labels = {observed.TRAINING_LABEL: training.name}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": service_name(training),
+            "namespace": training.namespace,
+            "labels": labels,
+            "ownerReferences": [owner_reference(training)],
+        },
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": labels,
+            "ports": [{"name": "rendezvous", "port": PORT}],
+        },
+    }
+
+
+def _job(workload: Workload, controller_image: str) -> Object:
+    training, identity = workload.training, workload.identity
+    labels = {
+        "app.kubernetes.io/managed-by": "fedtrain",
+        observed.TRAINING_LABEL: training.name,
+        observed.ROLE_LABEL: str(identity.role),
+        observed.ROUND_LABEL: str(identity.round),
+        observed.ATTEMPT_LABEL: str(identity.attempt),
+    }
+    if identity.participant:
+        labels[observed.PARTICIPANT_LABEL] = identity.participant
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": workload.name,
+            "namespace": training.namespace,
+            "labels": labels,
+            "ownerReferences": [owner_reference(training)],
+        },
+        "spec": {
+            "completionMode": "Indexed",
+            "completions": workload.nodes,
+            "parallelism": workload.nodes,
+            "backoffLimit": 0,
+            "podReplacementPolicy": "Failed",
+            "activeDeadlineSeconds": BACKSTOP_SECONDS,
+            "podFailurePolicy": {"rules": _failure_rules(identity.role)},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": _pod(workload, controller_image),
+            },
+        },
+    }
+
+
+def _failure_rules(role: Role) -> list[Object]:
+    """In this order: free, fatal, try again; the rule that matched survives the pods."""
+    fatal = [int(Exit.CONTRACT), int(Exit.DATA)]
+    if role is Role.AGGREGATE:
+        fatal.append(int(Exit.VERDICTS))
+    passing = [int(Exit.EXCHANGE), int(Exit.TRY_AGAIN)]
+    return [
+        {
+            "action": "FailJob",
+            "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+        },
+        *(
+            {"action": "FailJob", "onExitCodes": {"operator": "In", "values": codes}}
+            for codes in (fatal, passing)
+        ),
+    ]
+
+
+def _pod(workload: Workload, controller_image: str) -> Object:
+    security = workload.training.spec.security
+    trainer = workload.trainer or TrainerFields()
+    context: Object = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    for name, value in (
+        ("runAsUser", security.run_as_user),
+        ("runAsGroup", security.run_as_group),
+        ("fsGroup", security.fs_group),
+    ):
+        if value is not None:
+            context[name] = value
+    if security.fs_group is not None:
+        context["fsGroupChangePolicy"] = "OnRootMismatch"
+    volumes, mounts = _volumes(workload)
+    pod: Object = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "subdomain": service_name(workload.training),
+        "securityContext": context,
+        "containers": [_container(workload, controller_image, mounts)],
+        "volumes": volumes,
+    }
+    given = trainer.to_dict()
+    for name in (
+        "imagePullSecrets",
+        "nodeSelector",
+        "tolerations",
+        "runtimeClassName",
+        "priorityClassName",
+        "schedulerName",
+    ):
+        if given.get(name):
+            pod[name] = given[name]
+    return pod
+
+
+def _container(workload: Workload, controller_image: str, mounts: list[Object]) -> Object:
+    trainer = workload.trainer
+    container: Object = {
+        "name": str(workload.identity.role),
+        "env": _environment(workload),
+        "volumeMounts": mounts,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePolicy": "File",
+    }
+    if trainer is None:
+        container["image"] = controller_image
+        container["command"] = ["python", "-m", "fedtrain.aggregation"]
+        container["securityContext"]["readOnlyRootFilesystem"] = True
+        container["resources"] = {"requests": {"cpu": "100m", "memory": "256Mi"}}
+        return container
+    given = trainer.to_dict()
+    container["image"] = trainer.image
+    container["command"] = ["python", "-m", "fedtrain.launch", "--", *(trainer.command or [])]
+    if trainer.args:
+        container["args"] = list(trainer.args)
+    if trainer.image_pull_policy is not None:
+        container["imagePullPolicy"] = trainer.image_pull_policy
+    if "resources" in given:
+        container["resources"] = given["resources"]
+    return container
+
+
+def environment(workload: Workload, root: str) -> dict[str, str]:
+    """The variables of every process of a workload, the same on a cluster and on a laptop."""
+    variables = {
+        "HOME": "/tmp",  # noqa: S108 - an emptyDir of the pod's own
+        contract.TASK_ENV: contract.encode_task(workload.task),
+        contract.ROOT_ENV: root,
+    }
+    if workload.trainer is not None:
+        variables |= {
+            "PET_NNODES": str(workload.nodes),
+            "PET_NPROC_PER_NODE": str(workload.processes_per_node),
+        }
+    return variables
+
+
+def _environment(workload: Workload) -> list[Object]:
+    # The preparation makes the training's folder, so it sees the claim from its root.
+    below = f"/{workload.folder}" if workload.identity.role is Role.PREPARE else ""
+    own = environment(workload, contract.MOUNT + below)
+    if workload.trainer is not None:
+        training = workload.training
+        service = f"{service_name(training)}.{training.namespace}.svc"
+        own["PET_MASTER_ADDR"] = f"{workload.name}-0.{service}"
+        own["PET_MASTER_PORT"] = str(PORT)
+    variables = [{"name": name, "value": value} for name, value in own.items()]
+    if workload.trainer is not None:
+        index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+        variables.append(
+            {"name": "PET_NODE_RANK", "valueFrom": {"fieldRef": {"fieldPath": index}}}
+        )
+        variables.extend(workload.trainer.to_dict().get("env", []))
+    return variables
+
+
+def _volumes(workload: Workload) -> tuple[list[Object], list[Object]]:
+    training, role, folder = workload.training, workload.identity.role, workload.folder
+    claim = {"persistentVolumeClaim": {"claimName": claim_name(training)}}
+    volumes: list[Object] = [
+        {"name": "exchange", **claim},
+        {"name": "tmp", "emptyDir": {}},
+    ]
+    mounts: list[Object] = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108
+
+    def exchange(path: str, read_only: bool) -> None:
+        mount = {"name": "exchange", "mountPath": f"{contract.MOUNT}/{path}".rstrip("/")}
+        if role is not Role.PREPARE:
+            mount["subPath"] = f"{folder}/{path}".rstrip("/")
+        mounts.append({**mount, "readOnly": True} if read_only else mount)
+
+    if workload.trainer is None:
+        exchange("", read_only=False)
+        if isinstance(workload.task, contract.ImportTask):
+            source = training.spec.model.claim_name
+            volumes.append(
+                {
+                    "name": "model",
+                    "persistentVolumeClaim": {"claimName": source, "readOnly": True},
+                }
+            )
+            mounts.append(
+                {"name": "model", "mountPath": contract.IMPORT_MOUNT, "readOnly": True}
+            )
+        return volumes, mounts
+    if role is Role.INIT:
+        exchange("global/0", read_only=False)
+    else:
+        exchange("global", read_only=True)
+        exchange(f"updates/{workload.identity.participant}", read_only=False)
+    _own_volumes(workload, volumes, mounts)
+    return volumes, mounts
+
+
+def _own_volumes(workload: Workload, volumes: list[Object], mounts: list[Object]) -> None:
+    """What the participant brings: its data, the trainer's mounts, shared memory."""
+    trainer, data = workload.trainer, workload.data
+    assert trainer is not None, "only a participant's pods have volumes of their own"
+    if data is not None:
+        claim = {"claimName": data.claim_name, "readOnly": True}
+        volumes.append({"name": "data", "persistentVolumeClaim": claim})
+        mounts.append({"name": "data", "mountPath": data.mount_path, "readOnly": True})
+    for volume in trainer.to_dict().get("volumes", []):
+        name = f"user-{volume['name']}"
+        source = {
+            key: volume[key]
+            for key in ("persistentVolumeClaim", "configMap", "secret", "emptyDir")
+            if key in volume
+        }
+        mount = {"name": name, "mountPath": volume["mountPath"]}
+        if "emptyDir" not in source:
+            mount["readOnly"] = volume["readOnly"]
+        if "subPath" in volume:
+            mount["subPath"] = volume["subPath"]
+        volumes.append({"name": name, **source})
+        mounts.append(mount)
+    if trainer.shared_memory is not None:
+        memory = {"medium": "Memory", "sizeLimit": trainer.shared_memory}
+        volumes.append({"name": "shm", "emptyDir": memory})
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108

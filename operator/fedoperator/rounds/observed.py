@@ -1,0 +1,257 @@
+"""The child workloads as listed: Jobs, and their pods where they tell more, read into values.
+
+A failed Job says why in its conditions, which survive its pods (KEP-3329, pod failure policy); the
+termination message of a pod says it better, if it is still there.
+"""
+
+import enum
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from fedtrain.contract import Exit, Message, Role
+
+TRAINING_LABEL = "fedtrain.dev/training"
+ROLE_LABEL = "fedtrain.dev/role"
+ROUND_LABEL = "fedtrain.dev/round"
+PARTICIPANT_LABEL = "fedtrain.dev/participant"
+ATTEMPT_LABEL = "fedtrain.dev/attempt"
+JOB_LABEL = "batch.kubernetes.io/job-name"
+
+OVERDUE = timedelta(seconds=30)
+"""A Job not ready for this long has its pods and events looked at: an image that cannot be pulled
+or a missing claim changes nothing on the Job itself."""
+
+
+class Failure(enum.StrEnum):
+    """The classes of a failure, which decide who pays for it."""
+
+    FREE = "Free"
+    """Eviction, preemption, drain, a full exchange: tried again, charged to nobody."""
+    COUNTED = "Counted"
+    """Counted against spec.retries."""
+    CONTRACT = "Contract"
+    """Fatal: the script cannot work as it is."""
+    DATA = "Data"
+    """Fatal: this participant's data or model cannot be used."""
+    VERDICTS = "Verdicts"
+    """Of an aggregation: its verdicts are in, decide the round again."""
+
+
+class ChildState(enum.StrEnum):
+    PENDING = "Pending"
+    READY = "Ready"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which piece of work, and which attempt at it."""
+
+    role: Role
+    round: int
+    participant: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """Why something does not go on: a CamelCase reason and a sentence with the remedy."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
+    """One workload of a training: a Job on a cluster, processes on a laptop."""
+
+    identity: Identity
+    name: str
+    uid: str = ""
+    state: ChildState = ChildState.PENDING
+    created_at: datetime
+    deleting: bool = False
+    failure: Failure | None = None
+    trouble: Trouble | None = None
+    """Why it failed, or why it is not ready."""
+    result: Mapping[str, Any] | None = None
+    """What its termination message measured; None if the message is lost."""
+
+    @property
+    def finished(self) -> bool:
+        return self.state in (ChildState.SUCCEEDED, ChildState.FAILED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """Everything listed of one training. troubles: names of workloads that could not be made."""
+
+    children: tuple[Child, ...] = ()
+    troubles: Mapping[str, Trouble] = field(default_factory=dict)
+
+
+def child(
+    job: Mapping[str, Any],
+    pods: Sequence[Mapping[str, Any]] = (),
+    events: Sequence[Mapping[str, Any]] = (),
+) -> Child | None:
+    """A Job (with its pods and events, where they were asked for) as a value; None if not ours."""
+    identity = identity_of(job)
+    if identity is None:
+        return None
+    meta, status = job["metadata"], job.get("status") or {}
+    state, failure, trouble = ChildState.PENDING, None, None
+    conditions = {c["type"]: c for c in status.get("conditions") or [] if c["status"] == "True"}
+    messages = _messages(pods)
+    # A Job is over at the first of each pair: on a dead node the second never comes (KEP-3998).
+    failed = conditions.get("FailureTarget") or conditions.get("Failed")
+    succeeded = conditions.get("SuccessCriteriaMet") or conditions.get("Complete")
+    result: Mapping[str, Any] | None = None
+    if failed:
+        state = ChildState.FAILED
+        failure, trouble, result = _failure(failed, pods, messages)
+    elif succeeded:
+        state = ChildState.SUCCEEDED
+        result = next((m.result for _, m in messages if m.result), None)
+    elif (status.get("ready") or 0) >= (job["spec"].get("parallelism") or 1):
+        state = ChildState.READY
+    else:
+        trouble = _waiting(pods, events)
+    return Child(
+        identity=identity,
+        name=meta["name"],
+        uid=meta["uid"],
+        state=state,
+        created_at=parse_time(meta["creationTimestamp"]),
+        deleting="deletionTimestamp" in meta,
+        failure=failure,
+        trouble=trouble,
+        result=result,
+    )
+
+
+def identity_of(job: Mapping[str, Any]) -> Identity | None:
+    """The identity in a Job's labels, or None if they are not ours."""
+    labels = job["metadata"].get("labels") or {}
+    try:
+        return Identity(
+            role=Role(labels[ROLE_LABEL]),
+            round=int(labels[ROUND_LABEL]),
+            participant=labels.get(PARTICIPANT_LABEL, ""),
+            attempt=int(labels[ATTEMPT_LABEL]),
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def wants_pods(job: Mapping[str, Any], now: datetime) -> bool:
+    """Whether a Job alone does not tell enough: it is over, or not ready although it should be."""
+    status = job.get("status") or {}
+    over = {"FailureTarget", "Failed", "SuccessCriteriaMet", "Complete"}
+    if any(c["type"] in over and c["status"] == "True" for c in status.get("conditions") or []):
+        return True
+    if (status.get("ready") or 0) >= (job["spec"].get("parallelism") or 1):
+        return False
+    return now - parse_time(job["metadata"]["creationTimestamp"]) >= OVERDUE
+
+
+def parse_time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def failure_of_exit(code: int | None) -> Failure:
+    """The class of an exit code (design section 4)."""
+    by_code = {
+        Exit.CONTRACT: Failure.CONTRACT,
+        Exit.DATA: Failure.DATA,
+        Exit.VERDICTS: Failure.VERDICTS,
+        Exit.EXCHANGE: Failure.FREE,
+    }
+    return by_code.get(Exit(code), Failure.COUNTED) if code in iter(Exit) else Failure.COUNTED
+
+
+def _messages(pods: Iterable[Mapping[str, Any]]) -> list[tuple[int, Message]]:
+    """(exit code, message) of every terminated container that left one, the earliest first."""
+    found = []
+    for terminated in _terminated(pods):
+        message = Message.decode(terminated.get("message") or "")
+        if message is not None:
+            found.append((int(terminated.get("exitCode", 0)), message))
+    return found
+
+
+def _terminated(pods: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    states = [
+        status["state"]["terminated"]
+        for pod in pods
+        for status in (pod.get("status") or {}).get("containerStatuses") or []
+        if (status.get("state") or {}).get("terminated")
+    ]
+    return sorted(states, key=lambda state: state.get("finishedAt") or "")
+
+
+def _failure(
+    condition: Mapping[str, Any],
+    pods: Sequence[Mapping[str, Any]],
+    messages: Sequence[tuple[int, Message]],
+) -> tuple[Failure, Trouble, Mapping[str, Any] | None]:
+    text = condition.get("message") or ""
+    reason = condition.get("reason") or "Failed"
+    code = re.search(r"exit code (\d+)", text)
+    if reason == "PodFailurePolicy" and code is None:
+        return Failure.FREE, Trouble(reason="Disrupted", message=text), None
+    wanted = int(code.group(1)) if code else None
+    for exit_code, message in messages:
+        if exit_code == wanted or (wanted is None and exit_code != 0):
+            trouble = Trouble(reason=message.reason, message=message.message)
+            return failure_of_exit(exit_code), trouble, message.result
+    if wanted is not None:
+        name = Exit(wanted).name.title().replace("_", "") if wanted in iter(Exit) else "Failed"
+        return failure_of_exit(wanted), Trouble(reason=name, message=text), None
+    for terminated in _terminated(pods):
+        if terminated.get("exitCode"):
+            said = terminated.get("reason") or "Error"
+            sentence = f"a container ended with exit code {terminated['exitCode']} ({said})"
+            if said == "OOMKilled":
+                sentence += "; raise trainer.resources.limits.memory"
+            return Failure.COUNTED, Trouble(reason=said, message=sentence), None
+    return Failure.COUNTED, Trouble(reason=reason, message=text), None
+
+
+_IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+
+
+def _waiting(
+    pods: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]
+) -> Trouble | None:
+    """Why a Job is not ready: what its pods say, else what the Job controller last complained of."""
+    for pod in pods:
+        status = pod.get("status") or {}
+        for container in status.get("containerStatuses") or []:
+            waiting = (container.get("state") or {}).get("waiting") or {}
+            reason, text = waiting.get("reason", ""), waiting.get("message", "")
+            if reason in _IMAGE:
+                image = container.get("image", "")
+                sentence = f"image {image!r} cannot be pulled; check its name, its registry and"
+                return Trouble(
+                    reason="ImagePullFailed", message=f"{sentence} imagePullSecrets ({text})"
+                )
+            if reason and reason not in ("ContainerCreating", "PodInitializing"):
+                return Trouble(reason=reason, message=text or reason)
+        for condition in status.get("conditions") or []:
+            if condition["type"] == "PodScheduled" and condition["status"] == "False":
+                text = condition.get("message") or ""
+                claim = re.search(r'persistentvolumeclaim "([^"]+)" not found', text)
+                if claim:
+                    sentence = f"PersistentVolumeClaim {claim.group(1)!r} does not exist; create it"
+                    return Trouble(reason="ClaimMissing", message=sentence)
+                return Trouble(reason=condition.get("reason") or "Unschedulable", message=text)
+    failed = [e for e in events if e.get("type") == "Warning"]
+    if failed:
+        last = max(failed, key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "")
+        return Trouble(reason=last.get("reason") or "Waiting", message=last.get("message") or "")
+    return None

@@ -1,0 +1,213 @@
+"""The status of a training, computed anew from its rounds: how far, how good, why not."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from fedoperator.api.base import Condition
+from fedoperator.api.round import Assignment, Record, RoundStatus
+from fedoperator.api.training import Best, Counts, Phase, Training, TrainingStatus
+from fedoperator.rounds import quorum, stop
+from fedoperator.rounds.observed import Trouble
+from fedoperator.rounds.quorum import Standing
+
+_PASSING = frozenset({"Disrupted", "ResultLost"})
+"""Failures of a step that the next attempt mends by itself: no reason to call for a user."""
+
+
+def is_last(training: Training, current: Record) -> bool:
+    """Whether no round follows this published one."""
+    number = current.spec.round
+    if number == 0:
+        return False
+    return number >= training.spec.rounds or _stopped(training, current)
+
+
+def status(training: Training, rounds: Mapping[int, Record], now: datetime) -> TrainingStatus:
+    """The new status; equal to the old one if nothing happened."""
+    old, spec = training.status, training.spec
+    current = rounds[max(rounds)]
+    published = [r for _, r in sorted(rounds.items()) if r.status.global_model is not None]
+    model = published[-1].status.global_model if published else old.global_model
+    evaluated = [r for r in published if r.status.metrics]
+    update = {
+        "observed_generation": training.generation,
+        "round": max(old.round, current.spec.round),
+        "global_model": model,
+        "prepared_generation": _prepared(old, rounds),
+        "started_at": old.started_at or now,
+        "participants": _counts(current.status.participants),
+        "best": _best(training, rounds),
+    }
+    if evaluated:
+        update["evaluated_round"] = evaluated[-1].spec.round
+        update["metrics"] = evaluated[-1].status.metrics
+    new = old.model_copy(update=update)
+    phase, trouble = _phase(training, rounds)
+    settled = sum(p.state in ("Reported", "Accepted") for p in current.status.participants)
+    return new.model_copy(
+        update={
+            "phase": phase,
+            "reason": trouble.reason,
+            "message": trouble.message[:2048],
+            "progress": f"{model.round if model else 0}/{spec.rounds}",
+            "reported": f"{settled}/{len(current.status.participants)}",
+            "score": score(training, new.metrics),
+            "finished_at": now if phase in ("Succeeded", "Failed") else None,
+            "conditions": _conditions(training, phase, trouble, now),
+        }
+    )
+
+
+def score(training: Training, metrics: Mapping[str, float]) -> str:
+    """One metric for a column: what `stop` looks at, else accuracy, else the first."""
+    wanted = training.spec.stop.metric if training.spec.stop else "accuracy"
+    name = wanted if wanted in metrics else min(metrics, default="")
+    return f"{name}={metrics[name]:.4g}" if name else ""
+
+
+def _prepared(old: TrainingStatus, rounds: Mapping[int, Record]) -> int:
+    done = [
+        r.spec.generation
+        for r in rounds.values()
+        if r.status.prepare is not None and r.status.prepare.state == "Reported"
+    ]
+    return max([old.prepared_generation, *done])
+
+
+def _counts(participants: Sequence[Assignment]) -> Counts:
+    states = [p.state for p in participants]
+    return Counts(
+        invited=len(states),
+        running=states.count("Running"),
+        reported=states.count("Reported") + states.count("Accepted"),
+        failed=sum(s in ("Failed", "Late", "Rejected", "Dropped") for s in states),
+    )
+
+
+def _value(training: Training, record: Record) -> float | None:
+    wanted = training.spec.stop
+    return record.status.metrics.get(wanted.metric) if wanted else None
+
+
+def _best(training: Training, rounds: Mapping[int, Record]) -> Best | None:
+    best, wanted = training.status.best, training.spec.stop
+    for number, record in sorted(rounds.items()):
+        value = _value(training, record)
+        if wanted is not None and value is not None:
+            best = stop.best_of(wanted, best, number, value)
+    return best
+
+
+def _stopped(training: Training, current: Record) -> bool:
+    best = _best(training, {current.spec.round: current})
+    return stop.stops(training.spec, best, current.spec.round, _value(training, current))
+
+
+def _phase(training: Training, rounds: Mapping[int, Record]) -> tuple[Phase, Trouble]:
+    spec, current = training.spec, rounds[max(rounds)]
+    failed = _failed(training, current.status)
+    if failed is not None:
+        return "Failed", failed
+    evaluating = any(e.is_open for r in rounds.values() for e in r.status.evaluation)
+    if current.status.phase == "Published" and is_last(training, current) and not evaluating:
+        number = current.spec.round
+        early = number < spec.rounds
+        reason = "StoppedEarly" if early else "AllRoundsDone"
+        text = f"{number} rounds published"
+        text += f"; spec.stop on {spec.stop.metric} was met" if early and spec.stop else ""
+        return "Succeeded", Trouble(reason=reason, message=text)
+    aggregating = current.status.aggregation
+    folding = current.status.phase == "Aggregating" and aggregating and aggregating.is_live
+    if spec.suspend and not folding:
+        text = "set spec.suspend to false to go on with the same round"
+        return "Suspended", Trouble(reason="Suspended", message=text)
+    blocked = _blocked(training, current.status)
+    if blocked is not None:
+        return "Blocked", blocked
+    nothing = Trouble(reason="", message="")
+    if current.status.phase == "Preparing":
+        return ("Training" if current.spec.round else "Pending"), nothing
+    if current.status.phase == "Published":
+        return "Evaluating" if evaluating else "Training", nothing
+    return current.status.phase, nothing
+
+
+def _failed(training: Training, status: RoundStatus) -> Trouble | None:
+    """What no retry and no other participant can cure, or what the user asked to fail."""
+    if status.init is not None and status.init.state == "Failed":
+        return Trouble(reason=status.init.reason, message=_said(status.init))
+    if status.phase != "Training":
+        return None
+    broken = quorum.nothing_can_cure(status.participants)
+    if broken is not None:
+        return Trouble(reason=broken.reason, message=_said(broken))
+    missed = quorum.standing(status.participants, training.spec.quorum) is Standing.MISSED
+    if missed and training.spec.quorum.on_miss == "Fail":
+        return Trouble(reason="QuorumMissed", message=_missing(training, status))
+    return None
+
+
+def _blocked(training: Training, status: RoundStatus) -> Trouble | None:
+    """Why the round cannot go on as things stand; it is tried again all the same."""
+    step = {
+        "Preparing": status.prepare,
+        "Initialising": status.init,
+        "Aggregating": status.aggregation,
+    }.get(status.phase)
+    if step is not None:
+        stuck = step.state in ("Retrying", "Invited") and step.reason not in {"", *_PASSING}
+        return Trouble(reason=step.reason, message=_said(step)) if stuck else None
+    if status.phase != "Training":
+        return None
+    if quorum.standing(status.participants, training.spec.quorum) is Standing.MISSED:
+        possible = [p for p in status.participants if training.spec.participant(p.name)]
+        few = len(possible) < training.spec.quorum.minimum
+        reason = "NotEnoughParticipants" if few else "QuorumMissed"
+        return Trouble(reason=reason, message=_missing(training, status))
+    waiting = [p for p in status.participants if p.state == "Invited" and p.reason]
+    hopeful = sum(p.is_open or p.state == "Reported" for p in status.participants)
+    if waiting and hopeful - len(waiting) < training.spec.quorum.minimum:
+        return Trouble(reason=waiting[0].reason, message=_said(waiting[0]))
+    return None
+
+
+def _said(assignment: Assignment) -> str:
+    who = f"participant {assignment.name}: " if assignment.name else ""
+    return who + (assignment.message or assignment.reason)
+
+
+def _missing(training: Training, status: RoundStatus) -> str:
+    reported = sum(p.state == "Reported" for p in status.participants)
+    text = f"{reported} updates of the {training.spec.quorum.minimum} that spec.quorum.minimum asks"
+    gone = [p for p in status.participants if p.state in ("Failed", "Late", "Rejected", "Dropped")]
+    causes = "; ".join(f"{p.name}: {p.reason}: {p.message}"[:300] for p in gone[:3])
+    remedy = "mend the cause, or lower spec.quorum.minimum; what was reported is kept"
+    return f"{text} for; {causes}; {remedy}"
+
+
+def _conditions(
+    training: Training, phase: Phase, trouble: Trouble, now: datetime
+) -> list[Condition]:
+    """One per terminal or waiting phase; a transition time moves only when a status flips."""
+    old = {c.type: c for c in training.status.conditions}
+    result = []
+    for kind, of_phase in (
+        ("Complete", "Succeeded"),
+        ("Failed", "Failed"),
+        ("Suspended", "Suspended"),
+        ("Blocked", "Blocked"),
+    ):
+        holds = "True" if phase == of_phase else "False"
+        before = old.get(kind)
+        flipped = before is None or before.status != holds
+        result.append(
+            Condition(
+                type=kind,
+                status=holds,
+                reason=(trouble.reason or phase) if holds == "True" else f"Not{of_phase}",
+                message=trouble.message[:2048] if holds == "True" else "",
+                last_transition_time=now if flipped or before is None else before.last_transition_time,
+                observed_generation=training.generation,
+            )
+        )
+    return result

@@ -1,0 +1,159 @@
+"""A workload: one attempt at one piece of work of a round, as a value any shell can carry out."""
+
+import hashlib
+from dataclasses import dataclass
+
+from fedoperator.api.base import seconds
+from fedoperator.api.round import Assignment, Record
+from fedoperator.api.trainer import TrainerFields, processes_per_node
+from fedoperator.api.training import Data, Training
+from fedoperator.rounds.observed import Identity
+from fedtrain import contract
+from fedtrain.contract import ModelRef, Role, Task
+
+NAME_LIMIT = 58
+"""An Indexed Job's pods get `<name>-<index>` as host name, 63 characters at most."""
+
+
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What to start. trainer is None where the controller's own image does the work.
+
+    training: its spec says exchange, security and claims; task: what the processes are told.
+    """
+
+    training: Training
+    identity: Identity
+    task: Task
+    trainer: TrainerFields | None = None
+    data: Data | None = None
+
+    @property
+    def name(self) -> str:
+        return workload_name(self.training.name, self.identity)
+
+    @property
+    def nodes(self) -> int:
+        return (self.trainer.nodes if self.trainer else None) or 1
+
+    @property
+    def processes_per_node(self) -> int:
+        return processes_per_node(self.trainer) if self.trainer else 1
+
+    @property
+    def folder(self) -> str:
+        """The training's folder on the exchange."""
+        return contract.training_folder(self.training.name, self.training.uid)
+
+
+def workload_name(training: str, identity: Identity) -> str:
+    """`digits-train-3-north-1`: the same for the same work; a long one is cut and hashed."""
+    parts = [training, identity.role, str(identity.round), identity.participant]
+    name = "-".join([part for part in parts if part] + [str(identity.attempt)])
+    if len(name) <= NAME_LIMIT:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:10]
+    return f"{name[: NAME_LIMIT - 11].rstrip('-')}-{digest}"
+
+
+def workload(
+    training: Training, record: Record, role: Role, assignment: Assignment
+) -> Workload | None:
+    """The child that a live assignment asks for; None if its participant is gone."""
+    number = record.spec.round
+    identity = Identity(role, number, assignment.name, assignment.attempt)
+    if role is Role.PREPARE:
+        task: Task = _prepare(training, record, assignment)
+        return Workload(training=training, identity=identity, task=task)
+    if role is Role.AGGREGATE:
+        return Workload(
+            training=training, identity=identity, task=_aggregate(training, record, assignment)
+        )
+    if role is Role.INIT and training.spec.model.claim_name is not None:
+        task = contract.ImportTask(
+            training=training.name,
+            uid=training.uid,
+            round=number,
+            attempt=assignment.attempt,
+            source=f"{contract.IMPORT_MOUNT}/{training.spec.model.path}",
+            output=contract.global_folder(number, assignment.attempt),
+        )
+        return Workload(training=training, identity=identity, task=task)
+    participant = training.spec.participant(assignment.name)
+    if participant is None:
+        return None
+    return Workload(
+        training=training,
+        identity=identity,
+        task=_participant(training, record, role, assignment),
+        trainer=training.spec.trainer_of(participant),
+        data=participant.data,
+    )
+
+
+def _prepare(training: Training, record: Record, assignment: Assignment) -> contract.PrepareTask:
+    names = {p.name for p in training.spec.participants} | set(record.spec.invited)
+    return contract.PrepareTask(
+        training=training.name,
+        uid=training.uid,
+        round=record.spec.round,
+        attempt=assignment.attempt,
+        participants=tuple(sorted(names)),
+    )
+
+
+def _participant(
+    training: Training, record: Record, role: Role, assignment: Assignment
+) -> contract.ParticipantTask:
+    number, attempt, spec = record.spec.round, assignment.attempt, training.spec
+    # Training starts from the model that counts; an evaluation measures its own round's model.
+    model = record.status.global_model if role is Role.EVALUATE else training.status.global_model
+    output = {
+        Role.INIT: contract.global_folder(number, attempt),
+        Role.TRAIN: contract.update_folder(assignment.name, number, attempt),
+        Role.EVALUATE: contract.evaluation_folder(assignment.name, number, attempt),
+    }[role]
+    deadline = spec.quorum.deadline if role is Role.TRAIN else None
+    return contract.ParticipantTask(
+        role=role,
+        training=training.name,
+        uid=training.uid,
+        round=number,
+        participant=assignment.name,
+        attempt=attempt,
+        output=output,
+        model=None if model is None else ModelRef(path=model.folder, digest=model.digest),
+        seed=spec.seed,
+        parameters=spec.parameters,
+        deadline=None if deadline is None else seconds(deadline).total_seconds(),
+    )
+
+
+def _aggregate(
+    training: Training, record: Record, assignment: Assignment
+) -> contract.AggregateTask:
+    model, spec = training.status.global_model, training.spec
+    assert model is not None, "a round is trained before it is aggregated"
+    candidates = record.status.candidates
+    learned = {p.name for p in record.status.participants if p.digest is not None}
+    # First those whose message was lost; the others' word is checked as far as there is room.
+    order = sorted((c.name for c in candidates), key=lambda name: (name in learned, name))
+    return contract.AggregateTask(
+        training=training.name,
+        uid=training.uid,
+        round=record.spec.round,
+        attempt=assignment.attempt,
+        model=ModelRef(path=model.folder, digest=model.digest),
+        output=contract.global_folder(record.spec.round, assignment.attempt),
+        candidates=tuple((c.name, c.attempt) for c in candidates),
+        minimum=spec.quorum.minimum,
+        strategy=spec.strategy.name,
+        weight=spec.weight.by,
+        weight_max=spec.weight.max,
+        missing=tuple(order),
+        # The evaluation of the model before this one may still be reading it.
+        keep_globals=max(spec.keep.last, 2),
+        keep_updates=spec.keep.updates,
+    )

@@ -1,0 +1,168 @@
+"""Whatever dies between any two writes, whatever is seen late: the laws of a training hold.
+
+A state machine plays a hostile cluster: commits are cut after any prefix of their writes, children
+are seen as they were some time ago, time jumps, pods succeed, fail, get lost, users edit.
+"""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from world import World, a_world
+
+from fedoperator.rounds.observed import Failure
+from fedtrain.contract import Role
+
+NAMES = ("north", "south", "east", "west")
+
+
+class HostileCluster(RuleBasedStateMachine):
+    """What may happen to a training, in any order."""
+
+    world: World
+
+    @initialize(
+        participants=st.integers(2, 4),
+        rounds=st.integers(1, 3),
+        retries=st.integers(0, 2),
+        evaluation=st.sampled_from([None, {"by": "Participants"}, {"by": "north", "every": 2}]),
+        deadline=st.sampled_from([None, "10m"]),
+    )
+    def begin(self, participants, rounds, retries, evaluation, deadline):
+        quorum = {"minimum": 2} | ({"deadline": deadline} if deadline else {})
+        changes = {"evaluation": evaluation} if evaluation else {}
+        self.world = a_world(
+            participants, rounds=rounds, retries=retries, quorum=quorum, **changes
+        )
+        self.snapshots = [()]
+        self.models = {}
+        self.highest_round = 0
+
+    @rule(crash_after=st.one_of(st.none(), st.integers(0, 6)))
+    def looks(self, crash_after):
+        self.world.look(crash_after=crash_after)
+        self.snapshots.append(tuple(self.world.jobs.values()))
+
+    @rule(age=st.integers(1, 4), crash_after=st.one_of(st.none(), st.integers(0, 6)))
+    def looks_with_an_old_list_of_children(self, age, crash_after):
+        seen = self.snapshots[max(0, len(self.snapshots) - age)]
+        self.world.look(crash_after=crash_after, seeing=seen)
+
+    @rule(data=st.data())
+    def a_child_becomes_ready(self, data):
+        if live := self.world.live():
+            self.world.becomes_ready(data.draw(st.sampled_from(live)))
+
+    @rule(data=st.data(), silent=st.booleans())
+    def a_child_succeeds(self, data, silent):
+        if live := self.world.live():
+            self.world.succeeds(data.draw(st.sampled_from(live)), silent=silent)
+
+    @rule(data=st.data(), failure=st.sampled_from([Failure.FREE, Failure.COUNTED, Failure.DATA]))
+    def a_child_fails(self, data, failure):
+        if live := self.world.live():
+            self.world.fails(data.draw(st.sampled_from(live)), failure, "Broken")
+
+    @rule(data=st.data())
+    def an_update_is_rejected(self, data):
+        for identity in self.world.live(Role.AGGREGATE):
+            candidates = self.world.record(identity.round).status.candidates
+            bad = data.draw(st.integers(0, len(candidates) - 1))
+            verdicts = "".join("a" if i == bad else "." for i in range(len(candidates)))
+            told = {"verdicts": verdicts, "reasons": {"a": "NotFinite"}}
+            if len(candidates) - 1 < self.world.training.spec.quorum.minimum:
+                self.world.fails(identity, Failure.VERDICTS, "TooFewAccepted", **told)
+            else:
+                self.world.succeeds(identity, **told)
+
+    @rule(data=st.data())
+    def a_job_is_deleted_by_hand(self, data):
+        if live := self.world.live():
+            del self.world.jobs[data.draw(st.sampled_from(live))]
+
+    @rule(seconds=st.sampled_from([1, 30, 700]))
+    def time_passes(self, seconds):
+        self.world.passes(seconds=seconds)
+
+    @rule(suspend=st.booleans())
+    def a_user_suspends_or_resumes(self, suspend):
+        if self.world.training.spec.suspend is not suspend:
+            self.world.edited(suspend=suspend)
+
+    @rule(rounds=st.integers(1, 4))
+    def a_user_changes_the_rounds(self, rounds):
+        if self.world.training.spec.rounds != rounds:
+            self.world.edited(rounds=rounds)
+
+    @invariant()
+    def rounds_never_go_back(self):
+        number = self.world.training.status.round
+        assert number >= self.highest_round
+        self.highest_round = number
+
+    @invariant()
+    def a_round_has_one_global_model(self):
+        model = self.world.training.status.global_model
+        if model is not None:
+            assert self.models.setdefault(model.round, model) == model
+            assert model.round >= max(self.models)
+
+    @invariant()
+    def no_attempt_is_counted_twice(self):
+        for record in self.world.records.values():
+            for p in record.status.participants:
+                failed = [
+                    i
+                    for i, child in self.world.finished.items()
+                    if (i.role, i.round, i.participant) == (Role.TRAIN, record.spec.round, p.name)
+                    and child.failure is Failure.COUNTED
+                    and i.attempt <= p.attempt
+                ]
+                assert p.failures <= len(failed)
+
+    @invariant()
+    def what_was_accepted_had_succeeded(self):
+        for record in self.world.records.values():
+            for p in record.status.participants:
+                if p.state in ("Reported", "Accepted"):
+                    done = [
+                        i
+                        for i, child in self.world.finished.items()
+                        if i.role is Role.TRAIN
+                        and (i.round, i.participant, i.attempt)
+                        == (record.spec.round, p.name, p.attempt)
+                        and child.failure is None
+                    ]
+                    assert done, (p, sorted(self.world.finished, key=str))
+
+    @invariant()
+    def success_means_every_round_done(self):
+        status = self.world.training.status
+        if status.phase == "Succeeded":
+            assert status.global_model.round == status.round
+            assert status.round >= 1
+            published = [r.status.phase for r in self.world.records.values()]
+            assert published == ["Published"] * (status.round + 1)
+
+    def teardown(self):
+        """Left in peace, every training comes to its end."""
+        if not hasattr(self, "world"):
+            return
+        if self.world.training.spec.suspend:
+            self.world.edited(suspend=False)
+        self.world.to_the_end()
+        assert self.world.training.status.phase == "Succeeded"
+
+
+TestHostileCluster = HostileCluster.TestCase
+TestHostileCluster.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_deleting_before_the_status_is_written_would_count_an_attempt_twice():
+    """Why a commit has one order: evidence that goes before it is recorded is lost."""
+    world = a_world(retries=2).in_round(1)
+    world.fails(world.identity("north"))
+    evidence = world.jobs[world.finished and max(world.finished, key=lambda i: i.round)]
+    world._delete(evidence)
+    world.settle()
+    assert world.participant("north").failures == 0
+    assert world.identity("north").attempt == 1

@@ -1,0 +1,91 @@
+"""A metric belongs to the model it measured, and `stop` reads only these."""
+
+import pytest
+from world import a_world
+
+from fedoperator.api.training import Best, TrainingSpec
+from fedoperator.rounds import stop
+from fedtrain.contract import Role
+
+
+def test_a_model_is_evaluated_beside_the_next_round():
+    world = a_world(evaluation={"by": "north"}).in_round(2)
+    roles = {(i.role, i.round) for i in world.live()}
+    assert roles == {(Role.TRAIN, 2), (Role.EVALUATE, 1)}
+
+
+def test_the_round_after_the_next_waits_for_the_evaluation():
+    world = a_world(evaluation={"by": "north"}).in_round(2)
+    world.all_succeed(Role.TRAIN).all_succeed(Role.AGGREGATE)
+    assert world.training.status.global_model.round == 2
+    assert {(i.role, i.round) for i in world.live()} == {(Role.EVALUATE, 1), (Role.EVALUATE, 2)}
+    assert world.training.status.phase == "Evaluating"
+    world.succeeds([i for i in world.live() if i.round == 1][0])
+    world.settle()
+    assert world.training.status.round == 3
+
+
+def test_with_stop_the_next_round_waits():
+    rules = {"metric": "accuracy", "target": 0.99}
+    world = a_world(evaluation={"by": "north"}, stop=rules).in_round(1)
+    world.all_succeed(Role.TRAIN).all_succeed(Role.AGGREGATE)
+    assert [i.role for i in world.live()] == [Role.EVALUATE]
+
+
+def test_the_last_model_is_always_evaluated():
+    world = a_world(rounds=3, evaluation={"by": "north", "every": 2}).to_the_end()
+    assert [i.round for i in world.created if i.role is Role.EVALUATE] == [2, 3]
+    assert world.training.status.evaluated_round == 3
+
+
+def test_metrics_are_the_mean_weighted_by_samples():
+    world = a_world(rounds=1, evaluation={"by": "Participants"}).in_round(1)
+    world.all_succeed(Role.TRAIN).all_succeed(Role.AGGREGATE)
+    for identity, accuracy, samples in zip(world.live(), (1.0, 0.5, 0.0), (10, 30, 60), strict=True):
+        world.succeeds(identity, metrics={"accuracy": accuracy}, samples=samples)
+    world.settle()
+    assert world.training.status.metrics == {"accuracy": pytest.approx(0.25)}
+    assert world.training.status.score == "accuracy=0.25"
+
+
+def test_a_target_ends_the_training_early():
+    rules = {"metric": "accuracy", "target": 0.2}
+    world = a_world(rounds=9, evaluation={"by": "north"}, stop=rules).to_the_end()
+    status = world.training.status
+    assert (status.phase, status.reason, status.global_model.round) == ("Succeeded", "StoppedEarly", 2)
+
+
+def test_patience_ends_a_training_that_no_longer_gets_better():
+    rules = {"metric": "loss", "patience": 2, "mode": "Min"}
+    world = a_world(rounds=9, evaluation={"by": "north"}, stop=rules).settle()
+    losses = {1: 1.0, 2: 0.5, 3: 0.6, 4: 0.5, 5: 0.1}
+    while not world.training.status.terminal:
+        for identity in world.live(Role.EVALUATE):
+            world.succeeds(identity, metrics={"loss": losses[identity.round]})
+        world.settle().all_succeed()
+    assert world.training.status.global_model.round == 4
+    assert world.training.status.best == Best(round=2, value=0.5)
+
+
+def test_a_failed_evaluation_does_not_hold_up_the_training():
+    world = a_world(rounds=1, retries=0, evaluation={"by": "north"}).in_round(1)
+    world.all_succeed(Role.TRAIN).all_succeed(Role.AGGREGATE)
+    world.fails(world.identity("north", Role.EVALUATE))
+    world.settle()
+    assert world.training.status.phase == "Succeeded"
+    assert world.training.status.metrics == {}
+
+
+def test_rounds_lowered_to_the_current_one_end_the_training_with_an_evaluation():
+    world = a_world(rounds=9, evaluation={"by": "north", "every": 5}).in_round(2)
+    world.edited(rounds=2).to_the_end()
+    assert world.training.status.evaluated_round == 2
+
+
+@pytest.mark.parametrize(("mode", "value", "expected"), [("Max", 0.9, True), ("Min", 0.9, False)])
+def test_a_target_is_a_floor_or_a_ceiling(mode, value, expected):
+    from world import a_spec
+
+    rules = {"metric": "m", "target": 0.5, "mode": mode}
+    spec = TrainingSpec.model_validate(a_spec(stop=rules, evaluation={}))
+    assert stop.stops(spec, None, 1, value) is expected

@@ -1,0 +1,174 @@
+"""Real processes in a temporary folder: `exchange.run(script, task)` is one container's life."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedtrain.contract import (
+    MESSAGE_ENV,
+    ROOT_ENV,
+    TASK_ENV,
+    Message,
+    ModelRef,
+    ParticipantTask,
+    Receipt,
+    Role,
+    encode_task,
+)
+
+TRAINER = Path(__file__).resolve().parents[2] / "trainer"
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+
+NUMPY_SCRIPT = """\
+import sys
+import numpy as np
+from fedtrain import rounds
+
+model = {"w": np.arange(3, dtype=np.float32), "count": np.zeros((), np.int64)}
+for rnd in rounds(model, evaluate=lambda m: {"sum": float(m["w"].sum()), "samples": 4}):
+    model["w"] += rnd.number
+    model["count"] += 1
+    rnd.submit(samples=7, metrics={"loss": 0.5}, steps=3)
+assert "torch" not in sys.modules
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What is left of a container: exit code, termination message, log."""
+
+    code: int
+    message: Message
+    log: str
+
+
+@dataclass(slots=True)
+class Running:
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+    def wait_for(self, text: str, seconds: float = 60.0) -> None:
+        """Wait until the log holds `text`."""
+        deadline = time.monotonic() + seconds
+        while text not in self.log():
+            assert time.monotonic() < deadline, f"no {text!r} in:\n{self.log()}"
+            assert self.process.poll() is None or text in self.log(), self.log()
+            time.sleep(0.02)
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+    def end(self, seconds: float = 120.0) -> Ended:
+        code = self.process.wait(timeout=seconds)
+        message = Message.decode((self.folder / "message").read_text())
+        assert message is not None
+        return Ended(code=code, message=message, log=self.log())
+
+
+class Exchange:
+    """A training's folder, and the tasks that a federation would give to participant north."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "exchange"
+        self._containers = root / "containers"
+        self._started = 0
+        self.model: ModelRef | None = None
+        self.root.mkdir(parents=True)
+
+    def init(self, **changes: Any) -> ParticipantTask:
+        return self._task(Role.INIT, 0, "global/0/1", model=None, **changes)
+
+    def train(
+        self, participant: str = "north", attempt: int = 1, **changes: Any
+    ) -> ParticipantTask:
+        output = f"updates/{participant}/1/{attempt}"
+        return self._task(
+            Role.TRAIN, 1, output, participant=participant, attempt=attempt, **changes
+        )
+
+    def evaluate(self, **changes: Any) -> ParticipantTask:
+        return self._task(Role.EVALUATE, 0, "updates/north/0/evaluation-1", **changes)
+
+    def _task(self, role: Role, number: int, output: str, **changes: Any) -> ParticipantTask:
+        task = ParticipantTask(
+            role=role,
+            training="digits",
+            uid="0123-4567",
+            round=number,
+            participant="north",
+            attempt=1,
+            output=output,
+            model=self.model,
+            seed=7,
+        )
+        return replace(task, **changes)
+
+    def start(
+        self,
+        script: str | Path | Sequence[str],
+        task: ParticipantTask,
+        *,
+        processes: int = 0,
+        arguments: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> Running:
+        """Start a script (text or file) or a command under `fedtrain.launch`.
+
+        processes: of torchrun; 0 is plain Python without it.
+        """
+        self._started += 1
+        folder = self._containers / str(self._started)
+        folder.mkdir(parents=True)
+        if isinstance(script, str):
+            (folder / "train.py").write_text(script)
+        if isinstance(script, str | Path):
+            path = str(folder / "train.py") if isinstance(script, str) else str(script)
+            command = [*(TORCHRUN if processes else [sys.executable]), path, *arguments]
+        else:
+            command = list(script)
+        environment = {name: os.environ[name] for name in ("PATH",) if name in os.environ}
+        environment |= {"PYTHONPATH": str(TRAINER), "HOME": "/tmp", TASK_ENV: encode_task(task)}
+        environment |= {ROOT_ENV: str(self.root), MESSAGE_ENV: str(folder / "message")}
+        environment |= {"PET_NPROC_PER_NODE": str(processes)} if processes else {}
+        with open(folder / "log", "wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "fedtrain.launch", "--", *command],
+                env=environment | dict(env or {}),
+                cwd=folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        return Running(process, folder)
+
+    def run(
+        self, script: str | Path | Sequence[str], task: ParticipantTask, **options: Any
+    ) -> Ended:
+        return self.start(script, task, **options).end()
+
+    def publish_initial(self, script: str | Path, **options: Any) -> ModelRef:
+        """Run the init role; later tasks start from what it published."""
+        ended = self.run(script, self.init(), **options)
+        assert ended.code == 0, ended.log
+        self.model = ModelRef(path="global/0/1", digest=ended.message.result["digest"])
+        return self.model
+
+    def receipt(self, task: ParticipantTask) -> Receipt:
+        return Receipt.from_json((self.root / task.output / "receipt.json").read_text())
+
+
+@pytest.fixture
+def exchange(tmp_path: Path) -> Exchange:
+    return Exchange(tmp_path)
+
+
+@pytest.fixture
+def numpy_script() -> str:
+    return NUMPY_SCRIPT

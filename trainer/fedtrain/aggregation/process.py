@@ -1,0 +1,106 @@
+"""One process, one task: from the environment to an exit code and a termination message."""
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from fedtrain.aggregation import engine, importing, prepare
+from fedtrain.aggregation.log import say
+from fedtrain.aggregation.verdicts import VerdictsError
+from fedtrain.contract import (
+    DEFAULT_MESSAGE_PATH,
+    MESSAGE_ENV,
+    MOUNT,
+    ROOT_ENV,
+    TASK_ENV,
+    AggregateTask,
+    Exit,
+    ImportTask,
+    Message,
+    PrepareTask,
+    decode_task,
+)
+from fedtrain.errors import ContractError, FedtrainError
+
+THREADS_ENV = "FEDTRAIN_THREADS"
+MOST_THREADS = 8
+
+
+class Terminated(BaseException):
+    """SIGTERM: not an Exception, so that nothing on the way mistakes it for a failure."""
+
+
+def main() -> int:
+    """Do the task of the environment; returns the exit code of `fedtrain.contract`."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code, message = Exit.OK, perform(os.environ)
+    except FedtrainError as error:
+        result = error.result if isinstance(error, VerdictsError) else {}
+        code, message = error.exit, Message(reason=error.reason, message=str(error), result=result)
+    except OSError as error:
+        traceback.print_exc()
+        code, message = _of_oserror(error)
+    except Terminated:
+        code, message = Exit.TRY_AGAIN, Message(reason="Terminated", message="stopped by SIGTERM")
+    except Exception as error:
+        traceback.print_exc()
+        reason = type(error).__name__
+        code, message = Exit.TRY_AGAIN, Message(reason=reason, message=str(error) or reason)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    say(f"{message.reason}{': ' if message.message else ''}{message.message} (exit {int(code)})")
+    _leave(message)
+    return int(code)
+
+
+def perform(environment: Mapping[str, str]) -> Message:
+    """Raises FedtrainError with the exit code that the contract has for it, or OSError."""
+    try:
+        task = decode_task(environment[TASK_ENV])
+    except KeyError as error:
+        raise ContractError("BadTask", f"the task has no {error.args[0]}") from None
+    except ValueError as error:
+        raise ContractError("BadTask", str(error)) from error
+    root = Path(environment.get(ROOT_ENV, MOUNT))
+    match task:
+        case PrepareTask():
+            return prepare.prepare(task, root)
+        case ImportTask():
+            return importing.import_model(task, root)
+        case AggregateTask():
+            return engine.aggregate(task, root, threads(environment))
+    raise ContractError("BadTask", f"{TASK_ENV} holds a {type(task).__name__}, not one of ours")
+
+
+def threads(environment: Mapping[str, str]) -> int:
+    """How many threads fold and how many children inspect; the bytes do not depend on it."""
+    wanted = environment.get(THREADS_ENV)
+    return int(wanted) if wanted else min(len(os.sched_getaffinity(0)), MOST_THREADS)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def _of_oserror(error: OSError) -> tuple[Exit, Message]:
+    """A full or read-only exchange is charged to nobody; other failures of storage pass."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        sentence = f"the exchange is full: {error}; enlarge its claim or keep fewer rounds"
+        return Exit.EXCHANGE, Message(reason="ExchangeFull", message=sentence)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        sentence = f"uid {os.getuid()} may not write to the exchange: {error}"
+        return Exit.EXCHANGE, Message(reason="ExchangeNotWritable", message=sentence)
+    return Exit.TRY_AGAIN, Message(reason=type(error).__name__, message=str(error))
+
+
+def _leave(message: Message, environment: Mapping[str, Any] = os.environ) -> None:
+    with contextlib.suppress(OSError):
+        Path(environment.get(MESSAGE_ENV, DEFAULT_MESSAGE_PATH)).write_bytes(message.encode())
+    sys.stdout.flush()

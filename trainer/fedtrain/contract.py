@@ -1,0 +1,310 @@
+"""The contract between the operator and the processes it starts: tasks, paths, receipts, exits.
+
+Standard library only, and the only module of this package that the operator imports. Whoever
+starts a process (the operator's Jobs, the local shell) puts one JSON document, a *task*, into the
+environment variable `FEDTRAIN_TASK` and the root of the training's folder on the exchange into
+`FEDTRAIN_ROOT`; every path of a task is relative to that root:
+
+    global/<round>/<n>/model.safetensors, schema.json, manifest.json
+    updates/<participant>/<round>/<attempt>/update.safetensors, receipt.json
+    updates/<participant>/<round>/evaluation-<attempt>/receipt.json
+
+A process answers by its exit code, by what it published, and by a termination message of at most
+`MESSAGE_LIMIT` bytes, which may get lost: everything in it can be read again from the exchange.
+"""
+
+import dataclasses
+import enum
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+TASK_ENV = "FEDTRAIN_TASK"
+ROOT_ENV = "FEDTRAIN_ROOT"
+MESSAGE_ENV = "FEDTRAIN_TERMINATION_LOG"
+"""Where the termination message goes; Kubernetes' own default if unset."""
+
+OUTCOME_ENV = "FEDTRAIN_OUTCOME"
+"""The file in which a rank leaves its `Message` for `fedtrain.launch`, its grandparent."""
+
+MOUNT = "/fedtrain"
+"""Where containers see the training's folder on the exchange."""
+
+IMPORT_MOUNT = "/model"
+"""Where the import of an initial model sees the claim that it comes from."""
+
+DEFAULT_MESSAGE_PATH = "/dev/termination-log"
+MESSAGE_LIMIT = 3 * 1024
+"""Bytes; the kubelet keeps the *last* 4,096 of a termination message (kubelet, container status)."""
+
+MODEL_FILE = "model.safetensors"
+UPDATE_FILE = "update.safetensors"
+RECEIPT_FILE = "receipt.json"
+SCHEMA_FILE = "schema.json"
+MANIFEST_FILE = "manifest.json"
+RECEIPT_VERSION = 1
+TILE_BYTES = 16 * 1024 * 1024
+"""The unit in which tensors are hashed; part of what a digest means."""
+
+METRICS_LIMIT = 20
+METRIC_NAME = r"^[a-zA-Z_][a-zA-Z0-9_]{0,39}$"
+
+RESERVED_ENV_PREFIXES = ("FEDTRAIN_", "PET_")
+RESERVED_ENV = frozenset({"HOME", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"})
+"""Names (and prefixes of names) that a user's `env` may not set."""
+
+
+class Exit(enum.IntEnum):
+    """Exit codes of every process started for a training (after BSD's sysexits.h)."""
+
+    OK = 0
+    CONTRACT = 64
+    """The script broke the contract (no submit, unknown tensor); no retry can cure it."""
+    DATA = 65
+    """The participant's data or model cannot be used as they are; no retry can cure it."""
+    VERDICTS = 66
+    """Of the aggregator only: decide this round again from the verdicts in the message."""
+    EXCHANGE = 74
+    """The exchange is full or cannot be written; charged to nobody."""
+    TRY_AGAIN = 75
+    """A passing failure; counted against the retries."""
+
+
+class Role(enum.StrEnum):
+    """What a child workload of a training is there for."""
+
+    PREPARE = "prepare"
+    INIT = "init"
+    TRAIN = "train"
+    AGGREGATE = "aggregate"
+    EVALUATE = "evaluate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRef:
+    """A global model that counts: its folder relative to the root, and its digest."""
+
+    path: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticipantTask:
+    """What one participant's pod set is asked to do; read by `fedtrain.session`.
+
+    role: INIT publishes `output/model.safetensors` and schema.json, untrained; TRAIN yields one
+    round and publishes `output/update.safetensors`; EVALUATE measures `model`, publishes metrics.
+    model: None only for INIT. deadline: seconds the operator allows from readiness on, or None.
+    """
+
+    role: Role
+    training: str
+    uid: str
+    round: int
+    participant: str
+    attempt: int
+    output: str
+    model: ModelRef | None = None
+    seed: int = 0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareTask:
+    """Make the folders of a training on its exchange and prove that they can be written.
+
+    participants: those whose `updates/<participant>/` must exist afterwards.
+    """
+
+    role: Role = Role.PREPARE
+    training: str
+    uid: str
+    round: int
+    attempt: int
+    participants: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportTask:
+    """Publish the safetensors file at `source` (an absolute path in the container) as `output`."""
+
+    role: Role = Role.INIT
+    training: str
+    uid: str
+    round: int
+    attempt: int
+    source: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AggregateTask:
+    """Fold the candidates' updates into `model` and publish the next global model as `output`.
+
+    candidates: (participant, attempt), the attempts whose updates count, sorted by participant.
+    minimum: the fewest accepted updates. weight: "Samples", "Tokens" or "Uniform"; a participant's
+    total is capped at weight_max. missing: participants whose termination message was lost and
+    whose samples and digest the operator wants to learn. keep_globals and keep_updates: rounds
+    whose files survive the pruning after publication.
+    """
+
+    role: Role = Role.AGGREGATE
+    training: str
+    uid: str
+    round: int
+    attempt: int
+    model: ModelRef
+    output: str
+    candidates: tuple[tuple[str, int], ...]
+    minimum: int
+    strategy: str = "FedAvg"
+    weight: str = "Samples"
+    weight_max: int | None = None
+    missing: tuple[str, ...] = ()
+    keep_globals: int = 3
+    keep_updates: int = 1
+
+
+Task = ParticipantTask | PrepareTask | ImportTask | AggregateTask
+_KINDS: Mapping[str, type[Task]] = {
+    kind.__name__: kind for kind in (ParticipantTask, PrepareTask, ImportTask, AggregateTask)
+}
+
+
+def encode_task(task: Task) -> str:
+    """One line of JSON for `FEDTRAIN_TASK`; `decode_task` gives an equal task back."""
+    document = {"kind": type(task).__name__, **dataclasses.asdict(task)}
+    return json.dumps(document, separators=(",", ":"), sort_keys=True)
+
+
+def decode_task(text: str) -> Task:
+    """The task in `FEDTRAIN_TASK`. Raises ValueError if it is not one of this version's."""
+    document = json.loads(text)
+    kind = _KINDS.get(document.pop("kind", None))
+    if kind is None:
+        raise ValueError(f"{TASK_ENV} holds no task that this version of fedtrain knows")
+    document["role"] = Role(document["role"])
+    if document.get("model") is not None:
+        document["model"] = ModelRef(**document["model"])
+    if "candidates" in document:
+        document["candidates"] = tuple((str(p), int(a)) for p, a in document["candidates"])
+    for name in ("participants", "missing"):
+        if name in document:
+            document[name] = tuple(document[name])
+    try:
+        return kind(**document)
+    except TypeError as error:
+        raise ValueError(f"{TASK_ENV} does not fit this version of fedtrain: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """`receipt.json`: its presence beside the files it names is the publication of an attempt.
+
+    digest: of the published tensors (None after an evaluation). base: digest of the global model
+    that the update is relative to, or that was evaluated. size: bytes of the safetensors file.
+    """
+
+    version: int = RECEIPT_VERSION
+    training: str
+    round: int
+    participant: str
+    attempt: int
+    base: str | None
+    digest: str | None
+    size: int
+    samples: int
+    steps: int = 0
+    seconds: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Raises ValueError, in one sentence, for anything that is not a receipt."""
+        try:
+            document = json.loads(text)
+            receipt = cls(**document)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"not a receipt: {error}") from error
+        whole = (receipt.version, receipt.round, receipt.attempt, receipt.size, receipt.samples)
+        if any(type(number) is not int or number < 0 for number in whole):
+            raise ValueError("not a receipt: version, round, attempt, size, samples must be whole")
+        if receipt.version != RECEIPT_VERSION:
+            raise ValueError(f"receipt version {receipt.version} is not {RECEIPT_VERSION}")
+        return receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A termination message: why a process ended, and what it measured.
+
+    reason: CamelCase, the word that conditions, events and metrics use. message: one sentence.
+    result, by role: INIT {digest, size}; TRAIN {digest, samples, steps, seconds, metrics};
+    EVALUATE {samples, metrics}; AGGREGATE {digest, verdicts, reasons, details, filled, bytes,
+    seconds, peakMemory}, where `verdicts` holds one character per candidate ("." accepted, else
+    a key of `reasons`), so that a thousand fit.
+    """
+
+    reason: str = "Completed"
+    message: str = ""
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        """At most MESSAGE_LIMIT bytes: `message` is cut first, then `result` is left out."""
+        for text in (self.message[:2000], self.message[:200]):
+            for result in (self.result, {k: v for k, v in self.result.items() if k != "details"}):
+                document = {"reason": self.reason[:80], "message": text, "result": dict(result)}
+                data = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+                if len(data) <= MESSAGE_LIMIT:
+                    return data
+        cut = {"reason": self.reason[:80], "message": self.message[:200], "result": {}}
+        return json.dumps(cut, separators=(",", ":"), sort_keys=True).encode()
+
+    @classmethod
+    def decode(cls, text: str) -> Self | None:
+        """The message in a container's status, or None: a foreign text is no message of ours."""
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(document, dict) or not isinstance(document.get("reason"), str):
+            return None
+        result = document.get("result")
+        return cls(
+            reason=document["reason"],
+            message=str(document.get("message", "")),
+            result=result if isinstance(result, dict) else {},
+        )
+
+
+def weight_of(samples: int, by: str, maximum: int | None) -> int:
+    """A participant's weight before normalisation: its total in the unit of `spec.weight`, capped.
+
+    by: "Samples", "Tokens" or "Uniform" (then 1). The operator and the aggregator both use this.
+    """
+    if by == "Uniform":
+        return 1
+    return samples if maximum is None else min(samples, maximum)
+
+
+def global_folder(round_number: int, n: int) -> str:
+    """Where aggregation `n` of a round publishes; `status.globalModel` says which one counts."""
+    return f"global/{round_number}/{n}"
+
+
+def update_folder(participant: str, round_number: int, attempt: int) -> str:
+    return f"updates/{participant}/{round_number}/{attempt}"
+
+
+def evaluation_folder(participant: str, round_number: int, attempt: int) -> str:
+    return f"updates/{participant}/{round_number}/evaluation-{attempt}"
+
+
+def training_folder(training: str, uid: str) -> str:
+    """The training's folder on the exchange; the uid keeps a recreated name away from its past."""
+    return f"{training}-{uid[:8]}"

@@ -1,0 +1,71 @@
+"""`manifest.json`: what a global model is and from whom it came; the receipt of its publication.
+
+A manifest holds no time and no host name: the same candidates give the same bytes, whoever folds
+them and however often.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """An update that was folded. weight: n_k / n. norm: L2 of its parameters' deltas."""
+
+    participant: str
+    attempt: int
+    weight: float
+    samples: int
+    digest: str
+    norm: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """An update that inspection refused. sentence: what was wrong, for its owner."""
+
+    participant: str
+    attempt: int
+    reason: str
+    sentence: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """training: its uid. n: the number of the aggregation. base: None for an initial model.
+
+    size: bytes of model.safetensors. counters: samples and bytes folded, elements of the model.
+    """
+
+    version: int = VERSION
+    training: str
+    round: int
+    n: int
+    base: str | None
+    digest: str
+    size: int
+    strategy: str | None = None
+    accepted: tuple[Accepted, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+    counters: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Raises ValueError, in one sentence, for anything that is not a manifest."""
+        try:
+            document: dict[str, Any] = json.loads(text)
+            document["accepted"] = tuple(Accepted(**entry) for entry in document["accepted"])
+            document["rejected"] = tuple(Rejected(**entry) for entry in document["rejected"])
+            manifest = cls(**document)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(f"not a manifest: {error}") from error
+        if manifest.version != VERSION:
+            raise ValueError(f"manifest version {manifest.version} is not {VERSION}")
+        return manifest

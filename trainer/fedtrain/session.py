@@ -1,0 +1,301 @@
+"""`rounds`: the loop that turns an ordinary training script into a participant of a federation.
+
+    for rnd in rounds(model, optimizer=optimizer, evaluate=evaluate):
+        ...                                     # an ordinary training loop
+        rnd.submit(samples=len(data), metrics={"loss": loss})
+
+What the process is there for comes from `FEDTRAIN_TASK`: it publishes untrained weights, trains one
+round, or evaluates; without a task it is a plain local run. The script never learns which.
+"""
+
+import math
+import operator
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any
+
+from fedtrain import collective, errors, outcome, seeds
+from fedtrain.collective import Ranks
+from fedtrain.contract import (
+    METRIC_NAME,
+    METRICS_LIMIT,
+    MOUNT,
+    ROOT_ENV,
+    TASK_ENV,
+    ParticipantTask,
+    Role,
+    decode_task,
+)
+from fedtrain.errors import ContractError, DataError, FedtrainError
+from fedtrain.store import Store, Submission
+from fedtrain.weights import Weights, weights_of
+
+MOST_SAMPLES = 2**53
+"""The aggregator's weights are doubles, which hold every whole number up to here."""
+
+Evaluate = Callable[[Any], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One round of training that this process takes part in.
+
+    number: counts from 1. parameters: `spec.parameters`, read-only. deadline: seconds that the
+    operator allows from the pods' readiness on, or None. seed: the same on all ranks, different
+    for each round and participant; use it for the order of the data.
+    """
+
+    number: int
+    participant: str
+    parameters: Mapping[str, Any]
+    seed: int
+    deadline: float | None
+    _submit: Callable[[Submission | FedtrainError], None] = field(repr=False)
+    _entered: float = field(repr=False, default_factory=time.monotonic)
+
+    def submit(
+        self, *, samples: int, metrics: Mapping[str, Any] | None = None, steps: int = 0
+    ) -> None:
+        """Hand in what was trained: once, by all ranks together.
+
+        samples: the *participant's* total over all ranks, in the unit of `spec.weight`. steps:
+        optimizer steps taken. Raises ContractError or DataError, on every rank the same.
+        """
+        seconds = time.monotonic() - self._entered
+        try:
+            told: Submission | FedtrainError = Submission(
+                samples=_samples(samples),
+                steps=operator.index(steps),
+                seconds=seconds,
+                metrics=checked_metrics(metrics or {}),
+            )
+        except FedtrainError as error:
+            told = error
+        self._submit(told)
+
+
+def rounds(
+    model: Any, *, optimizer: Any = None, evaluate: Evaluate | None = None
+) -> Iterator[Round]:
+    """Yield each round that this process trains; load, publish and evaluate as the task says.
+
+    model: a torch module (plain, or wrapped in DDP or torch.compile) or a mapping of names to
+    numpy arrays, changed in place. optimizer: its state is reset when a round begins. evaluate:
+    model -> metrics by name; the key "samples" says over how many samples they are the mean.
+    Errors: ContractError if script and federation disagree, DataError for unusable numbers.
+    """
+    text = os.environ.get(TASK_ENV)
+    if text is None:
+        yield from _plain(model, evaluate)
+        return
+    _leave_the_outcome_of_any_exception()
+    try:
+        task = decode_task(text)
+    except ValueError as error:
+        raise ContractError("BadTask", str(error)) from error
+    if not isinstance(task, ParticipantTask):
+        raise ContractError("BadTask", f"{TASK_ENV} holds a {type(task).__name__}")
+    store = Store(root=Path(os.environ.get(ROOT_ENV, MOUNT)), task=task)
+    if store.published() is not None:
+        _say(f"{task.output} has its receipt already: that is the result")
+        return
+    ranks = collective.join(torch_model=not isinstance(model, Mapping))
+    weights = weights_of(model)
+    session = Session(store=store, ranks=ranks, weights=weights)
+    if task.role is Role.INIT:
+        session.together(lambda: store.publish_untrained(weights))
+        return
+    store.load(weights)
+    if hasattr(optimizer, "state"):
+        optimizer.state.clear()
+    seeds.reseed(seeds.derive(task.seed, task.round, task.participant, ranks.rank))
+    if task.role is Role.EVALUATE:
+        session.evaluate(model, evaluate)
+        return
+    yield from session.train()
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """One task carried out by the ranks of one participant, who all end the same way."""
+
+    store: Store
+    ranks: Ranks
+    weights: Weights
+    submitted: bool = False
+
+    def train(self) -> Iterator[Round]:
+        """Yield the round, and insist that it was submitted."""
+        task = self.store.task
+        rnd = Round(
+            number=task.round,
+            participant=task.participant,
+            parameters=MappingProxyType(dict(task.parameters)),
+            seed=seeds.derive(task.seed, task.round, task.participant),
+            deadline=task.deadline,
+            _submit=self.submit,
+        )
+        try:
+            yield rnd
+        except GeneratorExit:  # a `break`, after which nothing of ours runs
+            if not self.submitted:
+                outcome.of_exception(_no_submit(), self.ranks.rank).leave()
+            raise
+        if not self.submitted:
+            self.submit(_no_submit())
+
+    def submit(self, told: Submission | FedtrainError) -> None:
+        """Compare what the ranks say, and publish on rank 0; collective."""
+        if self.submitted:
+            raise ContractError("SubmittedTwice", "rnd.submit(...) was called twice in one round")
+        self.submitted = True
+        submission = agree(self.ranks.gather(told), self.ranks.rank)
+        self.together(lambda: self.store.publish_update(self.weights, submission))
+
+    def evaluate(self, model: Any, evaluate: Evaluate | None) -> None:
+        """Measure the global model on every rank; rank 0's metrics are what counts."""
+        started = time.monotonic()
+        if evaluate is None:
+            sentence = "an evaluation is asked for: pass evaluate= to rounds(...)"
+            raise ContractError("NoEvaluate", sentence)
+        metrics, samples = measured(evaluate(model))
+        submission = Submission(
+            samples=samples, metrics=metrics, seconds=time.monotonic() - started
+        )
+        self.together(lambda: self.store.publish_evaluation(submission))
+
+    def together(self, publish: Callable[[], str]) -> None:
+        """Publish on rank 0 and tell all ranks how it went; they raise the same error."""
+        failed: tuple[int, str, str] | None = None
+        mine: BaseException | None = None
+        if self.ranks.rank == 0:
+            try:
+                publish()
+            except FedtrainError as error:
+                mine, failed = error, (int(error.exit), error.reason, str(error))
+        failed = self.ranks.tell(failed)
+        if failed is not None:
+            raise mine or errors.of(*failed)
+
+
+def agree(told: list[Any], rank: int) -> Submission:
+    """Rank 0's submission, if every rank handed one in and all name the same samples.
+
+    Raises the error of this rank if it has one, else that of the first rank that has.
+    """
+    for one in (told[rank], *told):
+        if isinstance(one, FedtrainError):
+            raise one
+    first: Submission = told[0]
+    for other, submission in enumerate(told):
+        if submission.samples != first.samples:
+            raise ContractError(
+                "SamplesDisagree",
+                f"ranks disagree on samples: rank 0 says {first.samples}, rank {other} says "
+                f"{submission.samples}; each must pass the participant's total over all ranks",
+            )
+    return first
+
+
+def checked_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics as floats; those that are not finite are left out with a word in the log.
+
+    Raises ContractError for a name or a value that cannot be a metric, and for too many.
+    """
+    if len(metrics) > METRICS_LIMIT:
+        sentence = f"metrics: {len(metrics)} are too many; {METRICS_LIMIT} is the most"
+        raise ContractError("BadMetric", sentence)
+    checked = {}
+    for name, value in metrics.items():
+        if not isinstance(name, str) or not re.match(METRIC_NAME, name):
+            sentence = f"metrics[{name!r}]: a name is letters, digits and _, at most 40 of them"
+            raise ContractError("BadMetric", sentence)
+        try:
+            number = float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            sentence = f"metrics[{name!r}]: {type(value).__name__} is not a number"
+            raise ContractError("BadMetric", sentence) from error
+        if math.isfinite(number):
+            checked[name] = number
+        else:
+            _say(f"metrics[{name!r}] is {number} and was left out")
+    return checked
+
+
+def measured(metrics: Mapping[str, Any]) -> tuple[dict[str, float], int]:
+    """What `evaluate` gave: metrics, and the samples that they stand for (1 if not said)."""
+    if not isinstance(metrics, Mapping):
+        sentence = f"evaluate(model) gave a {type(metrics).__name__}, not metrics by name"
+        raise ContractError("BadMetric", sentence)
+    rest = dict(metrics)
+    samples = _samples(rest.pop("samples", 1))
+    return checked_metrics(rest), samples
+
+
+def _samples(samples: Any) -> int:
+    try:
+        count = operator.index(samples)
+    except TypeError as error:
+        sentence = f"samples={samples!r} is not a whole number"
+        raise ContractError("BadSamples", sentence) from error
+    if isinstance(samples, bool) or count < 0:
+        raise ContractError("BadSamples", f"samples={samples!r} is not a number of samples")
+    if count > MOST_SAMPLES:
+        raise ContractError("BadSamples", f"samples={count} is more than 2**53")
+    if count == 0:
+        raise DataError("NoSamples", "samples=0: this participant has no data to train on")
+    return count
+
+
+def _no_submit() -> ContractError:
+    return ContractError("NoSubmit", outcome.NO_SUBMIT)
+
+
+def _plain(model: Any, evaluate: Evaluate | None) -> Iterator[Round]:
+    """Outside a federation: one round, whose result is said and not published."""
+    ranks = collective.join(torch_model=not isinstance(model, Mapping))
+    seeds.reseed(seeds.derive(0, 1, "local", ranks.rank))
+
+    def submit(told: Any) -> None:
+        submission = agree(ranks.gather(told), ranks.rank)
+        if ranks.rank == 0:
+            _say(f"trained on {submission.samples} samples {_shown(submission.metrics)}")
+
+    yield Round(
+        number=1,
+        participant="local",
+        parameters=MappingProxyType({}),
+        seed=seeds.derive(0, 1, "local"),
+        deadline=None,
+        _submit=submit,
+    )
+    if evaluate is not None:
+        metrics, _ = measured(evaluate(model))
+        if ranks.rank == 0:
+            _say(f"evaluated {_shown(metrics)}")
+
+
+def _shown(metrics: Mapping[str, float]) -> str:
+    return " ".join(f"{name}={value:.4g}" for name, value in metrics.items())
+
+
+def _leave_the_outcome_of_any_exception() -> None:
+    """Have uncaught exceptions told to `fedtrain.launch`; the hook that was there still runs."""
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        collective.do_not_wait_for_peers()
+        outcome.of_exception(error, collective.rank_of_this_process()).leave()
+        previous(kind, error, trace)
+
+    sys.excepthook = hook
+
+
+def _say(line: str) -> None:
+    print(f"fedtrain: {line}", file=sys.stderr, flush=True)

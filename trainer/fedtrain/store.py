@@ -1,0 +1,237 @@
+"""What a participant reads from the exchange and publishes there, in terms of `Weights`.
+
+Every byte of the global model that is read is hashed, on loading and again when the update is
+computed, so that a delta is relative to the very bytes that the receipt names. Tensors pass through
+in tiles; nothing here knows a framework or a rank.
+"""
+
+import contextlib
+import errno
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from fedtrain import publication
+from fedtrain.contract import (
+    MANIFEST_FILE,
+    MODEL_FILE,
+    RECEIPT_FILE,
+    SCHEMA_FILE,
+    UPDATE_FILE,
+    ModelRef,
+    ParticipantTask,
+    Receipt,
+    Role,
+)
+from fedtrain.errors import ContractError, DataError, ExchangeError, TryAgain
+from fedtrain.layout import TensorFileError
+from fedtrain.manifest import Manifest
+from fedtrain.schema import Schema, TensorSpec
+from fedtrain.tensorfile import Digest, TensorFile, TensorWriter, bytes_of, tensor_tiles
+from fedtrain.weights import Array, Weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What a script says about its round. seconds: from entering the body to `submit`."""
+
+    samples: int
+    steps: int = 0
+    seconds: float = 0.0
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """One task's view of the exchange; `root` is the training's folder."""
+
+    root: Path
+    task: ParticipantTask
+
+    @property
+    def output(self) -> Path:
+        return self.root / self.task.output
+
+    def published(self) -> str | None:
+        """The receipt of this attempt, if it has one already: that is the result then."""
+        name = MANIFEST_FILE if self.task.role is Role.INIT else RECEIPT_FILE
+        return publication.published(self.output, name)
+
+    def load(self, weights: Weights) -> None:
+        """Fill the model with the task's global model.
+
+        Raises ContractError (SchemaMismatch) if it is not the model that the federation trains,
+        and TryAgain (BaseDigestMismatch, BaseUnreadable) if the file is not the one meant.
+        """
+        with self._base() as base:
+            check_schema(base.schema, weights)
+            for spec in base.schema.tensors:
+                weights.fill(spec.name, base.tiles(spec.name))
+            base.verify()
+
+    def publish_untrained(self, weights: Weights) -> str:
+        """Publish the model as it is as a global model; the manifest that counts."""
+        schema = weights.schema
+        with _told_as_ours(), publication.Publication(self.output, MANIFEST_FILE) as new:
+            with TensorWriter(new.path / MODEL_FILE, schema.layout()) as file:
+                for spec in schema.tensors:
+                    for start, tile in weights.values(spec.name):
+                        file.write(spec.name, start, _finite(spec, tile))
+                digest = file.digest()
+            manifest = Manifest(
+                training=self.task.uid,
+                round=self.task.round,
+                n=self.task.attempt,
+                base=None,
+                digest=digest,
+                size=file.size,
+            )
+            return new.commit(manifest.to_json(), {SCHEMA_FILE: schema.to_json()})
+
+    def publish_update(self, weights: Weights, submission: Submission) -> str:
+        """Publish local minus global, integers as they are; the receipt that counts.
+
+        Raises DataError (NotFinite) naming the tensor, and ExchangeError if there is no room.
+        """
+        with _told_as_ours(), publication.Publication(self.output) as new, self._base() as base:
+            with TensorWriter(new.path / UPDATE_FILE, base.schema.layout()) as file:
+                for spec in base.schema.tensors:
+                    tiles = base.tiles(spec.name)
+                    if spec.kind == "integer":
+                        for _ in tiles:  # hashed all the same
+                            pass
+                        changed = weights.values(spec.name)
+                    else:
+                        changed = weights.deltas(spec.name, tiles)
+                    for start, tile in changed:
+                        file.write(spec.name, start, _finite(spec, tile))
+                digest = file.digest()
+            base.verify()
+            receipt = self._receipt(submission, digest, file.size)
+            return new.commit(receipt.to_json())
+
+    def publish_evaluation(self, submission: Submission) -> str:
+        """Publish what this participant measured on the task's global model."""
+        with _told_as_ours(), publication.Publication(self.output) as new:
+            return new.commit(self._receipt(submission, None, 0).to_json())
+
+    def _receipt(self, submission: Submission, digest: str | None, size: int) -> Receipt:
+        return Receipt(
+            training=self.task.uid,
+            round=self.task.round,
+            participant=self.task.participant,
+            attempt=self.task.attempt,
+            base=self._model.digest,
+            digest=digest,
+            size=size,
+            samples=submission.samples,
+            steps=submission.steps,
+            seconds=round(submission.seconds, 3),
+            metrics=submission.metrics,
+        )
+
+    @property
+    def _model(self) -> ModelRef:
+        if self.task.model is None:
+            raise ContractError("BadTask", f"a task to {self.task.role} names no global model")
+        return self.task.model
+
+    def _base(self) -> "Base":
+        """The task's global model, opened. Raises TryAgain (BaseUnreadable)."""
+        folder = self.root / self._model.path
+        try:
+            schema = Schema.from_json((folder / SCHEMA_FILE).read_text())
+            file = TensorFile.open(folder / MODEL_FILE)
+        except (OSError, ValueError) as error:
+            raise TryAgain("BaseUnreadable", f"{self._model.path}: {error}") from error
+        return Base(file, schema, self._model)
+
+
+class Base:
+    """The global model being read, a context manager; what is read is remembered as hashes."""
+
+    def __init__(self, file: TensorFile, schema: Schema, model: ModelRef) -> None:
+        self.schema = schema
+        self._file = file
+        self._model = model
+        self._digest = Digest()
+
+    def __enter__(self) -> Self:
+        sentence = self.schema.difference(self._file.tensors.values())
+        if sentence is not None:
+            self._file.close()
+            raise TryAgain("BaseUnreadable", f"{self._model.path}: {sentence}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def tiles(self, name: str) -> Iterator[tuple[int, Array]]:
+        """(start, values) of each tile; bf16 is widened, for numpy has none."""
+        info = self._file.tensors[name]
+        for index, start, stop in tensor_tiles(info):
+            try:
+                tile = self._file.read(name, start, stop)
+            except (OSError, TensorFileError) as error:
+                raise TryAgain("BaseUnreadable", f"{self._model.path}: {error}") from error
+            sha256 = hashlib.sha256(bytes_of(tile)).digest()
+            self._digest.update(name, info.dtype, info.shape, index, sha256)
+            if info.dtype == "BF16":
+                tile = (tile.astype(np.uint32) << 16).view(np.float32)
+            if tile.size:
+                yield start, tile
+
+    def verify(self) -> None:
+        """Raises TryAgain unless everything was read and is what the task names."""
+        digest = self._digest.hexdigest()
+        if digest != self._model.digest:
+            sentence = f"{self._model.path} has digest {digest}, not {self._model.digest}"
+            raise TryAgain("BaseDigestMismatch", sentence)
+
+
+def check_schema(schema: Schema, weights: Weights) -> None:
+    """Raises ContractError, in one sentence, if the script's model is not the federation's."""
+    names, own = weights.names(), {spec.name: spec for spec in weights.schema.tensors}
+    covered = set()
+    for spec in schema.tensors:
+        if spec.name not in names:
+            raise _mismatch(f"the global model has {spec.name!r}, the script's has not")
+        mine = own[names[spec.name]]
+        if mine.shape != spec.shape:
+            sentence = f"{list(spec.shape)} in the global model, {list(mine.shape)} in the script's"
+            raise _mismatch(f"{spec.name!r} is {sentence}")
+        if (mine.kind == "integer") != (spec.kind == "integer"):
+            sentence = f"{spec.dtype} in the global model, {mine.dtype} in the script's"
+            raise _mismatch(f"{spec.name!r} is {sentence}")
+        covered.add(mine.name)
+    missing = sorted(own.keys() - covered)
+    if missing:
+        raise _mismatch(f"the script's model has {missing[0]!r}, the global model has not")
+
+
+def _mismatch(sentence: str) -> ContractError:
+    return ContractError("SchemaMismatch", f"{sentence}: build the same model in every role")
+
+
+def _finite(spec: TensorSpec, tile: Array) -> Array:
+    if spec.kind != "integer" and not np.isfinite(tile).all():
+        raise DataError("NotFinite", f"tensor {spec.name!r} holds NaN or infinite values")
+    return tile
+
+
+@contextlib.contextmanager
+def _told_as_ours() -> Iterator[None]:
+    """Turn what the exchange's file system says into errors with a reason."""
+    try:
+        yield
+    except OSError as error:
+        sentence = f"publishing: {error}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise ExchangeError("ExchangeFull", sentence) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise ExchangeError("ExchangeNotWritable", sentence) from error
+        raise TryAgain("ExchangeFailed", sentence) from error
