@@ -10,7 +10,6 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
 import time
 
 from devcluster import report
@@ -70,22 +69,24 @@ class Record:
         *,
         log: pathlib.Path,
         fingerprint: str = "",
-        environment: collections.abc.Mapping[str, str] | None = None,
     ) -> None:
         """Start in a session of its own, so that neither Ctrl-C nor our end reaches it."""
         log.parent.mkdir(parents=True, exist_ok=True)
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a") as output:
-            child = subprocess.Popen(
-                [str(word) for word in command],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                env=environment,
-                cwd="/",
-            )
-        identity = identify(child.pid)
+        words = [str(word) for word in command]
+        append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        pid = os.posix_spawnp(
+            words[0],
+            words,
+            os.environ,
+            setsid=True,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, log, append, 0o644),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+        )
+        identity = identify(pid)
         if identity is None:
             raise report.DevclusterError(f"{command[0]} ended at once\n{report.tail(log)}")
         content = {"process": dataclasses.asdict(identity), "fingerprint": fingerprint}

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import shutil
+import typing
 
 from devcluster import cgroups, network, process, report, settings, shell
 
@@ -23,6 +24,7 @@ OUTSIDE = tuple(
         "/var/log/pods",
     )
 )
+_BEFORE = "before.json"
 # There is nothing to save: the whole state goes.
 _PATIENCE = 1.0
 # The kubelet sets these for the whole machine.
@@ -40,10 +42,15 @@ TUNABLES = tuple(
 
 
 def remember(state: pathlib.Path) -> None:
-    """Write down, once, what the machine looked like before; `down` goes back to that."""
-    file = state / "before.json"
+    """Write down, once, what the machine looked like before; `down` goes back to that.
+
+    The file is also what makes the folder ours to remove: any other is refused here.
+    """
+    file = state / _BEFORE
     if file.exists():
         return
+    if state.exists() and any(state.iterdir()):
+        raise report.DevclusterError(f"{state} holds something else; set FEDTRAIN_STATE anew")
     tunables = {str(path): path.read_text().strip() for path in TUNABLES if path.exists()}
     absent = [str(path) for path in OUTSIDE if not path.exists()]
     shell.write(file, json.dumps({"tunables": tunables, "absent": absent}))
@@ -64,9 +71,11 @@ def everything(current: settings.Settings) -> None:
     unmount(state)
     cgroups.remove()
     network.remove(current.netns)
-    _restore(state)
-    if state.exists():
-        shutil.rmtree(state)
+    if (state / _BEFORE).exists():
+        _restore(json.loads((state / _BEFORE).read_text()))
+        # A disk that discards what is deleted takes its time for unpacked images.
+        with report.step(f"removing {state}"):
+            shutil.rmtree(state)
 
 
 def shims(socket: pathlib.Path) -> list[int]:
@@ -103,11 +112,7 @@ def unmount(folder: pathlib.Path) -> None:
             shell.run("umount", "--lazy", where)
 
 
-def _restore(state: pathlib.Path) -> None:
-    file = state / "before.json"
-    if not file.exists():
-        return
-    before = json.loads(file.read_text())
+def _restore(before: dict[str, typing.Any]) -> None:
     for path, value in before["tunables"].items():
         tunable = pathlib.Path(path)
         if tunable.read_text().strip() != value:

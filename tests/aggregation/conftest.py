@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -96,23 +95,23 @@ class Federation:
         return self.root / update_folder(participant, round_number, attempt)
 
     def with_update(
-        self, participant: str, deltas: Arrays, samples: int = 1, attempt: int = 1, **said: Any
+        self, name: str, deltas: Arrays, samples: int = 1, **said: Any
     ) -> "Federation":
-        """The participant published `deltas`; `said` replaces what its receipt would say."""
-        with Publication(self.folder_of(participant, attempt)) as publication:
+        """Participant `name` published `deltas`; `said` replaces what its receipt would say."""
+        with Publication(self.folder_of(name)) as publication:
             digest, size = write_tensors(publication.path / UPDATE_FILE, deltas)
             receipt = Receipt(
                 training=UID,
                 round=1,
-                participant=participant,
-                attempt=attempt,
+                participant=name,
+                attempt=1,
                 base=self.digest,
                 digest=digest,
                 size=size,
                 samples=samples,
             )
             publication.commit(dataclasses.replace(receipt, **said).to_json())
-        self.candidates.append((participant, attempt))
+        self.candidates.append((name, 1))
         return self
 
     def with_file(self, participant: str, write: Callable[[Path], None]) -> "Federation":
@@ -154,6 +153,13 @@ class Federation:
     def run(self, threads: int = 2, **said: Any) -> Ended:
         """As the aggregator's pod does it."""
         return run(self.task(**said), self.root, threads)
+
+    def run_with(self, before: str, after: str = "", threads: int = 2, **said: Any) -> Ended:
+        """As its pod does it, with Python statements before and after the program's own."""
+        program = f"{before}\nfrom fedtrain.aggregation.process import main\ncode = main()\n{after}"
+        return run(
+            self.task(**said), self.root, threads, ("-c", f"{program}\nraise SystemExit(code)")
+        )
 
     def result(self, round_number: int = 1, n: int = 1) -> dict[str, np.ndarray]:
         return read_tensors(self.root / global_folder(round_number, n) / MODEL_FILE)
@@ -272,7 +278,3 @@ def a_delta() -> Callable[..., dict[str, np.ndarray]]:
         return update
 
     return make
-
-
-def as_json(document: Any) -> bytes:
-    return json.dumps(document).encode()

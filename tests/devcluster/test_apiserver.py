@@ -61,10 +61,17 @@ def test_it_is_ready_and_serves_a_new_kind() -> None:
 
 
 def test_nothing_is_left_after_an_error_and_two_run_at_once() -> None:
-    with apiserver.api_server() as other:
-        with pytest.raises(ZeroDivisionError), apiserver.api_server() as kubeconfig:
+    folders = []
+
+    def fail_inside() -> None:
+        with apiserver.api_server() as kubeconfig:
+            folders.append(kubeconfig.parent)
             assert len(processes_in(kubeconfig.parent)) == 2
             raise ZeroDivisionError
-        assert not kubeconfig.parent.exists()
-        assert processes_in(kubeconfig.parent) == []
+
+    with apiserver.api_server() as other:
+        with pytest.raises(ZeroDivisionError):
+            fail_inside()
+        assert not folders[0].exists()
+        assert processes_in(folders[0]) == []
         assert kubectl(other, "get", "--raw=/readyz") == "ok"

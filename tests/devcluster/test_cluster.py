@@ -58,7 +58,7 @@ def kubectl() -> collections.abc.Iterator[Kubectl]:
     metadata = {"name": namespace, "labels": label}
     run("create", "-f", "-", stdin={"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     yield run
-    run("delete", "namespace", namespace)
+    run("delete", "namespace", namespace, "--wait=false")
 
 
 def a_claim() -> dict[str, typing.Any]:

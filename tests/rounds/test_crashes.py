@@ -30,9 +30,7 @@ class HostileCluster(RuleBasedStateMachine):
     def begin(self, participants, rounds, retries, evaluation, deadline):
         quorum = {"minimum": 2} | ({"deadline": deadline} if deadline else {})
         changes = {"evaluation": evaluation} if evaluation else {}
-        self.world = a_world(
-            participants, rounds=rounds, retries=retries, quorum=quorum, **changes
-        )
+        self.world = a_world(participants, rounds=rounds, retries=retries, quorum=quorum, **changes)
         self.snapshots = [()]
         self.models = {}
         self.highest_round = 0

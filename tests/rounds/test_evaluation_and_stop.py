@@ -20,7 +20,7 @@ def test_the_round_after_the_next_waits_for_the_evaluation():
     assert world.training.status.global_model.round == 2
     assert {(i.role, i.round) for i in world.live()} == {(Role.EVALUATE, 1), (Role.EVALUATE, 2)}
     assert world.training.status.phase == "Evaluating"
-    world.succeeds([i for i in world.live() if i.round == 1][0])
+    world.succeeds(next(i for i in world.live() if i.round == 1))
     world.settle()
     assert world.training.status.round == 3
 
@@ -41,7 +41,9 @@ def test_the_last_model_is_always_evaluated():
 def test_metrics_are_the_mean_weighted_by_samples():
     world = a_world(rounds=1, evaluation={"by": "Participants"}).in_round(1)
     world.all_succeed(Role.TRAIN).all_succeed(Role.AGGREGATE)
-    for identity, accuracy, samples in zip(world.live(), (1.0, 0.5, 0.0), (10, 30, 60), strict=True):
+    for identity, accuracy, samples in zip(
+        world.live(), (1.0, 0.5, 0.0), (10, 30, 60), strict=True
+    ):
         world.succeeds(identity, metrics={"accuracy": accuracy}, samples=samples)
     world.settle()
     assert world.training.status.metrics == {"accuracy": pytest.approx(0.25)}
@@ -52,7 +54,11 @@ def test_a_target_ends_the_training_early():
     rules = {"metric": "accuracy", "target": 0.2}
     world = a_world(rounds=9, evaluation={"by": "north"}, stop=rules).to_the_end()
     status = world.training.status
-    assert (status.phase, status.reason, status.global_model.round) == ("Succeeded", "StoppedEarly", 2)
+    assert (status.phase, status.reason, status.global_model.round) == (
+        "Succeeded",
+        "StoppedEarly",
+        2,
+    )
 
 
 def test_patience_ends_a_training_that_no_longer_gets_better():

@@ -74,7 +74,10 @@ def test_an_init_that_fails_blocks_and_is_tried_again():
     world = a_world().settle().all_succeed()
     world.fails(world.identity("north", Role.INIT))
     world.settle()
-    assert (world.training.status.phase, world.training.status.reason) == ("Blocked", "ScriptFailed")
+    assert (world.training.status.phase, world.training.status.reason) == (
+        "Blocked",
+        "ScriptFailed",
+    )
     world.passes(minutes=1)
     assert world.to_the_end().training.status.phase == "Succeeded"
 
@@ -218,7 +221,11 @@ def test_participants_that_cannot_start_block_the_round_with_their_reason():
 
 def test_lies_in_a_termination_message_do_no_harm():
     world = a_world().in_round(1)
-    lies = {"samples": -5, "digest": "../../etc", "metrics": {"loss": float("nan"), "a b": 1, "x": "y"}}
+    lies = {
+        "samples": -5,
+        "digest": "../../etc",
+        "metrics": {"loss": float("nan"), "a b": 1, "x": "y"},
+    }
     world.succeeds(world.identity("north"), **lies)
     world.settle()
     north = world.participant("north")

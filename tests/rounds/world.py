@@ -75,13 +75,17 @@ class World:
 
     # Looking ---------------------------------------------------------------------------------
 
-    def look(self, *, crash_after: int | None = None, seeing: tuple[Child, ...] | None = None) -> Plan:
+    def look(
+        self, *, crash_after: int | None = None, seeing: tuple[Child, ...] | None = None
+    ) -> Plan:
         """One reconcile: list, read, decide, commit; cut after `crash_after` writes."""
         children = tuple(self.jobs.values()) if seeing is None else seeing
         number = self.training.status.round
         wanted = (number - 1, number, number + 1)
         records = tuple(r for r in self.records.values() if r.spec.round in wanted)
-        plan = decide(self.training, records, Observed(children=children, troubles=self.troubles), self.now)
+        plan = decide(
+            self.training, records, Observed(children=children, troubles=self.troubles), self.now
+        )
         self.last_plan = plan
         for write in itertools.islice(self._writes(plan), crash_after):
             self.writes += 1
@@ -162,7 +166,9 @@ class World:
         """The same attempt always has the same result: what is published stays published."""
         if identity in self.finished:
             before = self.finished[identity]
-            self._replace(identity, state=before.state, result=before.result, failure=before.failure)
+            self._replace(
+                identity, state=before.state, result=before.result, failure=before.failure
+            )
             return
         told = None if silent else {**self._result(identity), **result}
         self._replace(identity, state=ChildState.SUCCEEDED, result=told)
@@ -180,7 +186,11 @@ class World:
             return
         trouble = Trouble(reason=reason, message="it went wrong")
         self._replace(
-            identity, state=ChildState.FAILED, failure=failure, trouble=trouble, result=result or None
+            identity,
+            state=ChildState.FAILED,
+            failure=failure,
+            trouble=trouble,
+            result=result or None,
         )
         self.finished[identity] = self.jobs[identity]
 

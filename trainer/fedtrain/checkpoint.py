@@ -81,28 +81,21 @@ class ModuleWeights:
         return self._tensors[name].detach().reshape(-1)
 
 
-def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
+def named_tensors(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Tensor, bool]]:
     """(published name, tensor, whether it is a parameter), in the module's own order.
 
     The parameters and persistent buffers of `state_dict`, without its hooks and extra states.
     """
-    inner = {"": ""}
-    for path, part in module.named_modules(remove_duplicate=False):
-        clean = inner.get(path, path)
-        parent, _, last = path.rpartition(".")
-        if path:
-            outer = inner[parent]
-            clean = outer if last in _WRAPPER_NAMES else f"{outer}.{last}".lstrip(".")
-        inner[path] = clean
-        if _is_parallel(part):
-            inner[f"{path}.module".lstrip(".")] = clean
-        prefix = f"{clean}." if clean else ""
-        for name, parameter in part._parameters.items():
-            if parameter is not None:
-                yield prefix + name, parameter, True
-        for name, buffer in part._buffers.items():
-            if buffer is not None and name not in part._non_persistent_buffers_set:
-                yield prefix + name, buffer, False
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            yield prefix + name, parameter, True
+    for name, buffer in module._buffers.items():
+        if buffer is not None and name not in module._non_persistent_buffers_set:
+            yield prefix + name, buffer, False
+    for name, child in module._modules.items():
+        if child is not None:
+            wraps = name in _WRAPPER_NAMES or (name == "module" and _is_parallel(module))
+            yield from named_tensors(child, prefix if wraps else f"{prefix}{name}.")
 
 
 def _is_parallel(part: nn.Module) -> bool:

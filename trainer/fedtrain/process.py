@@ -82,8 +82,7 @@ class Command:
         finally:
             if actions:
                 os.close(theirs)
-        if self.told:  # it arrived between the two
-            os.killpg(self._pid, self.told)
+        self._pass_on()  # what arrived while the command was being started
         while True:
             pid, status = os.waitpid(-1, 0)
             if pid == self._pid:
@@ -107,9 +106,12 @@ class Command:
     def _forward(self, number: int, frame: FrameType | None) -> None:
         self.told = number
         self._told.set()
-        if self._pid:
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self._pid and self.told:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._pid, number)
+                os.killpg(self._pid, self.told)
 
     def _copy(self, pipe: int) -> None:
         """Pass standard error on, remembering its end: it may be all that says why."""

@@ -228,7 +228,7 @@ def checked_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     return checked
 
 
-def measured(metrics: Mapping[str, Any]) -> tuple[dict[str, float], int]:
+def measured(metrics: Any) -> tuple[dict[str, float], int]:
     """What `evaluate` gave: metrics, and the samples that they stand for (1 if not said)."""
     if not isinstance(metrics, Mapping):
         sentence = f"evaluate(model) gave a {type(metrics).__name__}, not metrics by name"

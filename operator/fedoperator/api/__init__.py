@@ -1,4 +1,4 @@
-"""What users write and read: the resources as frozen types, which are also their schema and text."""
+"""What users write and read: the resources as frozen types, also their schema and text."""
 
 GROUP = "fedtrain.dev"
 VERSION = "v1alpha1"

@@ -4,7 +4,6 @@ Everything that the schema and CEL of the CRD refuse, and what they cannot affor
 """
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -27,7 +26,7 @@ _TOP = ("apiVersion", "kind", "metadata", "spec", "status")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Problem:
-    """field: where, as kubectl spells it. sentence: what is wrong with the value, and the remedy."""
+    """field: where, as kubectl spells it. sentence: what is wrong there, and the remedy."""
 
     field: str
     value: object

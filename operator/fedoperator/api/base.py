@@ -153,6 +153,8 @@ class GlobalModel(StatusModel):
     """A published global model."""
 
     round: int
+    """That made it."""
+
     path: Short
     """Of the safetensors file, relative to the root of the exchange's claim."""
 

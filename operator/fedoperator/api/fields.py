@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import pydantic
 import pydantic_core
-from fedtrain import contract
 from pydantic import Field
 from pydantic.alias_generators import to_camel
 
 from fedoperator.api.base import WHOLE, Rule
+from fedtrain import contract
 
 ObjectName = Annotated[
     str,
@@ -49,9 +49,8 @@ def _quantity(given: Any) -> Any:
     text = isinstance(given, str) and len(given) <= 32 and re.fullmatch(QUANTITY_PATTERN, given)
     if whole or text:
         return given
-    remedy = (
-        f"write it as a string, '{given}'" if isinstance(given, float) else "as in 4, 500m, 2Gi"
-    )
+    pointed = isinstance(given, float)
+    remedy = f"write it as a string, '{given}'" if pointed else "write 4, 500m or 2Gi, say"
     context = {"remedy": remedy}
     raise pydantic_core.PydanticCustomError("quantity", "not a quantity; {remedy}", context)
 

@@ -41,7 +41,11 @@ class Assignment(StatusModel):
     """The participant; empty for the preparation and the aggregation."""
 
     state: State = "Invited"
+    """Where it stands; Accepted, Rejected, Failed, Late and Dropped are final."""
+
     attempt: int = 1
+    """The latest, from 1."""
+
     failures: int = 0
     """Attempts that count against spec.retries."""
 
@@ -55,19 +59,28 @@ class Assignment(StatusModel):
     """Why it is not further, now: of a failure, a rejection, or of pods that cannot start."""
 
     message: Sentence = ""
+    """The reason as a sentence."""
+
     started_at: datetime | None = None
     """When all pods of this attempt were first ready."""
 
     not_before: datetime | None = None
+    """When the next attempt starts."""
+
     samples: int | None = None
+    """As reported, in the unit of spec.weight."""
+
     weight: float | None = None
     """Its share of the mean, n_k/n."""
 
     seconds: float | None = None
+    """As the process measured itself."""
+
     digest: Short | None = None
     """Of the published update or model."""
 
     metrics: Metrics = {}
+    """As the script reported them."""
 
     @property
     def is_open(self) -> bool:
@@ -82,6 +95,8 @@ class Candidate(StatusModel):
     """An attempt whose update the aggregation reads."""
 
     name: Short
+    """The participant."""
+
     attempt: int
 
 
@@ -103,17 +118,24 @@ class RoundSpec(Model):
     """Written once, when the round begins."""
 
     training: Name
+    """Name of the FederatedTraining."""
+
     round: Annotated[int, Field(ge=0)]
+    """0 is the making of the initial model."""
+
     generation: int = 1
     """Of the training, when the round began."""
 
     invited: Annotated[list[Name], Field(min_length=1, max_length=1000)]
+    """The participants selected for this round."""
 
 
 class RoundStatus(StatusModel):
     """Who took part, with what, and what came of it."""
 
     phase: RoundPhase = "Preparing"
+    """Published is final."""
+
     started_at: datetime | None = None
     published_at: datetime | None = None
     quorum_at: datetime | None = None
@@ -128,11 +150,21 @@ class RoundStatus(StatusModel):
     prepare: Assignment | None = None
     init: Assignment | None = None
     participants: Annotated[list[Assignment], Field(max_length=1000)] = []
+    """Everyone invited."""
+
     candidates: Annotated[list[Candidate], Field(max_length=1000)] = []
+    """Fixed before the aggregation reads the first byte."""
+
     aggregation: Assignment | None = None
+    """The pod that makes the global model of the candidates."""
+
     measured: Measured | None = None
     evaluation: Annotated[list[Assignment], Field(max_length=1000)] = []
+    """Who measures this round's global model."""
+
     global_model: GlobalModel | None = None
+    """What came of the round."""
+
     metrics: Metrics = {}
     """Of this round's global model, weighted over those that evaluated it."""
 

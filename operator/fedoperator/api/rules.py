@@ -134,7 +134,7 @@ def transitions() -> Iterator[tuple[str, str, str]]:
 
 
 def changes(old: TrainingSpec, new: TrainingSpec) -> Iterator[tuple[str, str]]:
-    """(field, sentence) for each change that a started training refuses; `transitions` in Python."""
+    """(field, sentence) of what a started training does not let go; `transitions` in Python."""
     for name in FIXED:
         if getattr(old, name) != getattr(new, name):
             yield f"spec.{name}", IS_FIXED

@@ -6,7 +6,6 @@ so every rendered pod passes Pod Security *restricted*.
 
 from typing import Annotated, Literal
 
-from fedtrain import contract
 from pydantic import Field
 
 from fedoperator.api.base import KEYED_BY_NAME, WHOLE, Model, Name, Rule, Short
@@ -18,6 +17,7 @@ from fedoperator.api.fields import (
     free_path,
     one_of,
 )
+from fedtrain import contract
 
 Labels = Annotated[dict[str, Short], Field(max_length=32)]
 
@@ -37,7 +37,10 @@ class KeyRef(Model):
             json_schema_extra={"example": "token"},
         ),
     ]
+    """Whose value it is."""
+
     optional: bool | None = None
+    """Whether the object or the key may be missing."""
 
 
 class EnvSource(Model):
@@ -85,7 +88,11 @@ class EnvVar(Model):
             json_schema_extra={"example": "NCCL_DEBUG"},
         ),
     ]
+    """Not one of those that torchrun and fedtrain read."""
+
     value: Annotated[str, Field(max_length=8192)] | None = None
+    """As is; it may be empty."""
+
     value_from: EnvSource | None = None
 
 
@@ -93,42 +100,60 @@ class Resources(Model):
     """Requests and limits; extended resources such as nvidia.com/gpu pass through untouched."""
 
     requests: Annotated[dict[str, Quantity], Field(max_length=16)] | None = None
+    """The least that each pod gets."""
+
     limits: Annotated[dict[str, Quantity], Field(max_length=16)] | None = None
+    """The most that each pod gets; accelerators stand here."""
 
 
 class Toleration(Model):
     """As in core/v1."""
 
     key: Short | None = None
+    """Of the taint; all if left out."""
+
     operator: Literal["Exists", "Equal"] | None = None
+    """Equal if left out."""
+
     value: Short | None = None
+    """Of the taint, for Equal."""
+
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """All if left out."""
+
     toleration_seconds: Annotated[int, Field(ge=-WHOLE, le=WHOLE)] | None = None
+    """How long NoExecute is tolerated; for ever if left out."""
 
 
 class ClaimSource(Model):
     """A PersistentVolumeClaim in the namespace of the training."""
 
     claim_name: ObjectName
+    """Of the PersistentVolumeClaim."""
 
 
 class NamedSource(Model):
     """A ConfigMap in the namespace of the training."""
 
     name: ObjectName
+    """Of the ConfigMap."""
 
 
 class SecretSource(Model):
     """A Secret in the namespace of the training."""
 
     secret_name: ObjectName
+    """Of the Secret."""
 
 
 class EmptyDir(Model):
     """Scratch space that goes with the pod."""
 
     medium: Literal["", "Memory"] = ""
+    """Memory for a tmpfs, which counts as memory of the container."""
+
     size_limit: Quantity | None = None
+    """More than this and the pod is evicted."""
 
 
 class Volume(Model):
@@ -140,7 +165,11 @@ class Volume(Model):
     )
 
     name: Name
+    """Unique in its list."""
+
     mount_path: MountPath
+    """In the container; not below /fedtrain or /tmp."""
+
     sub_path: RelativePath | None = None
     """Only this folder or file of the volume."""
 
@@ -157,6 +186,7 @@ class PullSecret(Model):
     """A Secret with registry credentials in the namespace of the training."""
 
     name: ObjectName
+    """Of the Secret."""
 
 
 class TrainerFields(Model):
@@ -166,9 +196,13 @@ class TrainerFields(Model):
     """The user's image: the script, torch and the fedtrain SDK."""
 
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    """As in core/v1."""
+
     image_pull_secrets: (
         Annotated[list[PullSecret], Field(max_length=8, json_schema_extra=KEYED_BY_NAME)] | None
     ) = None
+    """Credentials for the registry of the image."""
+
     command: (
         Annotated[list[Annotated[str, Field(max_length=4096)]], Field(min_length=1, max_length=256)]
         | None
@@ -184,6 +218,8 @@ class TrainerFields(Model):
     env: Annotated[list[EnvVar], Field(max_length=128, json_schema_extra=KEYED_BY_NAME)] | None = (
         None
     )
+    """For every rank."""
+
     nodes: Annotated[int, Field(ge=1, le=1024, title="number of nodes")] | None = None
     """Pods of one participant; 1 if left out."""
 
@@ -191,17 +227,30 @@ class TrainerFields(Model):
     """Ranks in each pod; the accelerator count of resources.limits if one is named, else 1."""
 
     resources: Resources | None = None
+    """Of each pod."""
+
     node_selector: Labels | None = None
+    """Labels a node must have."""
+
     tolerations: Annotated[list[Toleration], Field(max_length=32)] | None = None
+    """Taints a node may have."""
+
     runtime_class_name: ObjectName | None = None
+    """As in core/v1."""
+
     priority_class_name: ObjectName | None = None
+    """As in core/v1."""
+
     scheduler_name: ObjectName | None = None
+    """The cluster's own if left out."""
+
     shared_memory: Quantity | None = None
     """Size of /dev/shm; the container runtime's 64 MiB if left out."""
 
     volumes: (
         Annotated[list[Volume], Field(max_length=16, json_schema_extra=KEYED_BY_NAME)] | None
     ) = None
+    """Mounts beside those that fedtrain makes."""
 
 
 class Trainer(TrainerFields):

@@ -60,6 +60,7 @@ class Stop(Model):
     """Stop after this many evaluations in a row without a new best."""
 
     mode: Literal["Max", "Min"] = "Max"
+    """Whether more or less of the metric is better."""
 
 
 class Strategy(Model):
@@ -124,16 +125,20 @@ class Data(Model):
     """Of a PersistentVolumeClaim in the namespace of the training."""
 
     mount_path: MountPath = "/data"
+    """In the participant's containers."""
 
 
 class Participant(Model):
     """One owner of data."""
 
     name: Name
+    """Its identity in every round, folder and metric."""
+
     trainer: TrainerOverride | None = None
     """Only what differs from spec.trainer."""
 
     data: Data | None = None
+    """What it trains on; never leaves its pods."""
 
 
 class Init(Model):
@@ -176,6 +181,8 @@ class Exchange(Model):
     )
 
     claim_name: ObjectName | None = None
+    """Of a claim that exists and that all pods can mount at the same time."""
+
     size: Quantity | None = None
     """Of the claim to make; it outlives the training, as there is a model on it."""
 
@@ -216,6 +223,8 @@ class Security(Model):
     """Of the processes; null for OpenShift, say, where the namespace decides."""
 
     run_as_group: Id | None = 65532
+    """Of the processes."""
+
     fs_group: Id | None = 65532
     """Group of the files on volumes."""
 
@@ -274,16 +283,26 @@ class Counts(StatusModel):
     """The participants of the current round."""
 
     invited: int = 0
+    """By selection, and still participants."""
+
     running: int = 0
+    """With all their pods ready."""
+
     reported: int = 0
+    """With an update or evaluation published."""
+
     failed: int = 0
+    """Without an attempt left."""
 
 
 class Best(StatusModel):
     """The best value of stop.metric so far."""
 
     round: int
+    """Of the global model."""
+
     value: float
+    """Of stop.metric."""
 
 
 Phase = Literal[
@@ -303,7 +322,11 @@ class TrainingStatus(StatusModel):
     """How far, how good, why not."""
 
     observed_generation: int = 0
+    """Of the spec that this status is about."""
+
     phase: Phase = "Pending"
+    """Succeeded and Failed are final; Blocked says what to do and is tried again."""
+
     round: int = 0
     """The round in progress; 0 is the making of the initial model."""
 
@@ -317,9 +340,17 @@ class TrainingStatus(StatusModel):
     """One metric of the last evaluated global model."""
 
     reason: Short = ""
+    """Why not further, in one CamelCase word."""
+
     message: Sentence = ""
+    """The same in a sentence, with the remedy."""
+
     participants: Counts = Counts()
+    """How the current round stands."""
+
     global_model: GlobalModel | None = None
+    """The last one published: the result so far."""
+
     prepared_generation: int = 0
     """The spec for which every participant has its folder on the exchange."""
 
@@ -327,9 +358,17 @@ class TrainingStatus(StatusModel):
     """The round of the global model that metrics belongs to."""
 
     metrics: Metrics = {}
+    """Of the last evaluated global model, weighted over those that evaluated it."""
+
     best: Best | None = None
+    """What stop compares with."""
+
     started_at: datetime | None = None
+    """When the training was first looked at."""
+
     finished_at: datetime | None = None
+    """When it succeeded or failed."""
+
     conditions: Annotated[
         list[Condition],
         Field(
@@ -340,6 +379,7 @@ class TrainingStatus(StatusModel):
             },
         ),
     ] = []
+    """Complete, Failed, Suspended, Blocked."""
 
     @property
     def terminal(self) -> bool:

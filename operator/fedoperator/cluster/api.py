@@ -8,6 +8,7 @@ import json
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,34 +17,43 @@ from kubernetes.aio import config as kubernetes_config
 
 from fedoperator import errors
 
+Configuration = kubernetes.Configuration
 Object = dict[str, Any]
 Told = Callable[[str, str, str, float], None]
 """(verb, resource, code, seconds) of every request; code 0 where no answer came."""
 
-TIMEOUT = 15.0
-"""Seconds for one request, connection included: less than what a lease lasts."""
+TIMEOUT = 10.0
+"""Seconds for one request, connection included."""
 
 
-async def configuration() -> kubernetes.Configuration:
-    """In a pod its service account, else the kubeconfig (KUBECONFIG or ~/.kube/config).
+async def configuration(kubeconfig: Path | None = None) -> kubernetes.Configuration:
+    """Of that kubeconfig; else, in a pod, its service account; else KUBECONFIG, ~/.kube/config.
 
-    Raises kubernetes.aio.config.ConfigException if there is neither.
+    Raises kubernetes.aio.config.ConfigException if there is none of these.
     """
-    loaded = kubernetes.Configuration()
+    loaded, load = kubernetes.Configuration(), _untyped(kubernetes_config)
+    if kubeconfig is not None:
+        await load.load_kube_config(str(kubeconfig), client_configuration=loaded)
+        return loaded
     try:
-        kubernetes_config.load_incluster_config(client_configuration=loaded)
+        load.load_incluster_config(client_configuration=loaded)
     except kubernetes_config.ConfigException:
-        await kubernetes_config.load_kube_config(client_configuration=loaded)
+        await load.load_kube_config(client_configuration=loaded)
     return loaded
+
+
+def _untyped(thing: Any) -> Any:
+    """Parts of the client are annotated, and parts are not."""
+    return thing
 
 
 class Api:
     """A session with the API server. Make and close it inside the event loop that uses it."""
 
     def __init__(self, loaded: kubernetes.Configuration, told: Told | None = None) -> None:
-        self._client = kubernetes.ApiClient(loaded)
+        self._client = _untyped(kubernetes.ApiClient(loaded))
         self._client.user_agent = "fedtrain-operator"
-        self._told = told or (lambda verb, resource, code, seconds: None)
+        self.told: Told = told or (lambda verb, resource, code, seconds: None)
         self.answered_at = float("-inf")
         """When the server last answered anything, on time.monotonic's clock."""
 
@@ -66,7 +76,7 @@ class Api:
             said = str(error) or type(error).__name__
             raise errors.Unavailable(f"{method} {path}: no answer ({said})") from error
         finally:
-            self._told(method, resource, str(code), time.monotonic() - started)
+            self.told(method, resource, str(code), time.monotonic() - started)
         try:
             document = json.loads(text) if text else {}
         except ValueError:
@@ -88,9 +98,7 @@ class Api:
         if query:
             url = f"{url}?{urllib.parse.urlencode(query)}"
         headers = dict(self._client.default_headers)
-        await self._client.update_params_for_auth(
-            headers, [], ["BearerToken"], path, method, body
-        )
+        await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         response = await self._client.rest_client.request(
             method,
             url,

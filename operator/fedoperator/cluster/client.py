@@ -61,8 +61,8 @@ class Cluster(Protocol):
     async def put_training_status(self, read: Object, status: Object) -> Object:
         """The training as written. Raises Conflict if it is not `read` any more."""
 
-    async def create(self, document: Object, owner: str) -> None:
-        """Ours already is fine. Raises NameTaken, Refused."""
+    async def create(self, document: Object, owner: str) -> bool:
+        """False if it is there already, and ours. Raises NameTaken, Refused."""
 
     async def delete_job(self, namespace: str, name: str, uid: str) -> None:
         """With its pods. Gone, or another by now, is fine."""
@@ -164,16 +164,18 @@ class Kubernetes:
         except errors.Gone as error:
             raise errors.Conflict(str(error)) from error
 
-    async def create(self, document: Object, owner: str) -> None:
+    async def create(self, document: Object, owner: str) -> bool:
         kind, meta = document["kind"], document["metadata"]
         try:
             await self._api.request("POST", _path(kind, meta["namespace"]), document)
         except errors.AlreadyExists as error:
             if not meta.get("ownerReferences"):
-                return  # A claim: it outlives its training, and may have been there before.
+                return False  # A claim: it outlives its training, and may have been there before.
             there = await self._api.request("GET", _path(kind, meta["namespace"], meta["name"]))
             if not is_owned(there, owner):
                 raise _taken(document) from error
+            return False
+        return True
 
     async def delete_job(self, namespace: str, name: str, uid: str) -> None:
         options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
@@ -195,12 +197,13 @@ class Kubernetes:
         await self._api.request("POST", path, event)
 
     async def serves_trainings(self) -> bool:
-        """Whether our resources are installed."""
+        """Whether both our resources are installed."""
         try:
-            await self._api.request("GET", f"/apis/{GROUP}/{VERSION}")
+            answer = await self._api.request("GET", f"/apis/{GROUP}/{VERSION}")
         except errors.Gone:
             return False
-        return True
+        served = {resource["name"] for resource in answer.get("resources") or []}
+        return {training_api.PLURAL, round_api.PLURAL} <= served
 
 
 def is_owned(document: Mapping[str, Any], owner: str) -> bool:

@@ -89,7 +89,8 @@ class Machine:
             if name not in ("command", "args", "env", "nodes", "processesPerNode")
         }
         if ignored:
-            yield f"processes stand in for pods here, so {', '.join(sorted(ignored))} do nothing"
+            names = ', '.join(sorted(ignored))
+            yield f"processes stand in for pods, and nothing reads {names}"
         if any(participant.data for participant in spec.participants):
             yield (
                 "data claims are not mounted: scripts see this machine's own files; "

@@ -3,11 +3,11 @@
 import os
 import signal
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import MappingProxyType
-from collections.abc import Mapping
+from typing import Any
 
 from fedoperator.api.round import Record, record_name
 from fedoperator.api.training import Training
@@ -31,23 +31,26 @@ UNFINISHED = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What was typed. jobs: ranks at a time, None for as many as there are cores."""
+    """What was typed. document: of the file, read but not checked; scripts: the folder that
+    commands run in. jobs: ranks at a time, None for as many as there are cores.
+    """
 
-    file: Path
+    document: dict[str, Any]
+    scripts: Path
     out: Path
     jobs: int | None = None
     quiet: bool = False
-    claims: Mapping[str, Path] = MappingProxyType({})
+    claims: Mapping[str, Path] = field(default_factory=dict)
     give_up_after: timedelta = timedelta(minutes=10)
 
 
 def run(options: Options) -> int:
-    """Run the training of a file to its end; the exit code. Raises Refused."""
+    """Run the training to its end; the exit code. Raises Refused."""
     folder = Folder(options.out.resolve())
-    machine = Machine(folder=folder, scripts=options.file.resolve().parent, claims=options.claims)
-    applied.checked(options.file, None)  # what nobody can run makes no folder
+    machine = Machine(folder=folder, scripts=options.scripts, claims=options.claims)
+    applied.checked(options.document, None)  # what nobody can run makes no folder
     with folder.held():
-        training = applied.checked(options.file, folder.read())
+        training = applied.checked(options.document, folder.read())
         refusals = list(machine.refusals(training.spec))
         if refusals:
             raise Refused("\n".join(refusals))

@@ -16,7 +16,7 @@ def of(
     records_after: Mapping[int, Record],
 ) -> tuple[Event, ...]:
     """In the order in which a reader would tell the story."""
-    found = []
+    found: list[Event] = []
     for number, record in sorted(records_after.items()):
         old = records_before.get(number)
         found.extend(_of_round(number, old.status if old else RoundStatus(), record.status))

@@ -9,7 +9,7 @@ from fedoperator.api import API_VERSION
 from fedoperator.api import training as training_api
 from fedoperator.api.trainer import TrainerFields
 from fedoperator.api.training import Training
-from fedoperator.rounds import observed
+from fedoperator.rounds import observed, volumes
 from fedoperator.rounds.workloads import Workload
 from fedtrain import contract
 from fedtrain.contract import Exit, Role
@@ -31,10 +31,6 @@ def objects(workload: Workload, controller_image: str) -> list[Object]:
     if workload.trainer is not None:
         wanted.append(_service(workload.training))
     return [*wanted, _job(workload, controller_image)]
-
-
-def claim_name(training: Training) -> str:
-    return training.spec.exchange.claim_name or f"{training.name}-exchange"
 
 
 def service_name(training: Training) -> str:
@@ -64,7 +60,7 @@ def _claim(training: Training) -> Object:
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {
-            "name": claim_name(training),
+            "name": volumes.claim_name(training),
             "namespace": training.namespace,
             "labels": {observed.TRAINING_LABEL: training.name},
         },
@@ -160,7 +156,7 @@ def _pod(workload: Workload, controller_image: str) -> Object:
             context[name] = value
     if security.fs_group is not None:
         context["fsGroupChangePolicy"] = "OnRootMismatch"
-    volumes, mounts = _volumes(workload)
+    sources, mounts = volumes.of(workload)
     pod: Object = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -168,7 +164,7 @@ def _pod(workload: Workload, controller_image: str) -> Object:
         "subdomain": service_name(workload.training),
         "securityContext": context,
         "containers": [_container(workload, controller_image, mounts)],
-        "volumes": volumes,
+        "volumes": sources,
     }
     given = trainer.to_dict()
     for name in (
@@ -238,77 +234,9 @@ def _environment(workload: Workload) -> list[Object]:
         service = f"{service_name(training)}.{training.namespace}.svc"
         own["PET_MASTER_ADDR"] = f"{workload.name}-0.{service}"
         own["PET_MASTER_PORT"] = str(PORT)
-    variables = [{"name": name, "value": value} for name, value in own.items()]
+    variables: list[Object] = [{"name": name, "value": value} for name, value in own.items()]
     if workload.trainer is not None:
         index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
-        variables.append(
-            {"name": "PET_NODE_RANK", "valueFrom": {"fieldRef": {"fieldPath": index}}}
-        )
+        variables.append({"name": "PET_NODE_RANK", "valueFrom": {"fieldRef": {"fieldPath": index}}})
         variables.extend(workload.trainer.to_dict().get("env", []))
     return variables
-
-
-def _volumes(workload: Workload) -> tuple[list[Object], list[Object]]:
-    training, role, folder = workload.training, workload.identity.role, workload.folder
-    claim = {"persistentVolumeClaim": {"claimName": claim_name(training)}}
-    volumes: list[Object] = [
-        {"name": "exchange", **claim},
-        {"name": "tmp", "emptyDir": {}},
-    ]
-    mounts: list[Object] = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108
-
-    def exchange(path: str, read_only: bool) -> None:
-        mount = {"name": "exchange", "mountPath": f"{contract.MOUNT}/{path}".rstrip("/")}
-        if role is not Role.PREPARE:
-            mount["subPath"] = f"{folder}/{path}".rstrip("/")
-        mounts.append({**mount, "readOnly": True} if read_only else mount)
-
-    if workload.trainer is None:
-        exchange("", read_only=False)
-        if isinstance(workload.task, contract.ImportTask):
-            source = training.spec.model.claim_name
-            volumes.append(
-                {
-                    "name": "model",
-                    "persistentVolumeClaim": {"claimName": source, "readOnly": True},
-                }
-            )
-            mounts.append(
-                {"name": "model", "mountPath": contract.IMPORT_MOUNT, "readOnly": True}
-            )
-        return volumes, mounts
-    if role is Role.INIT:
-        exchange("global/0", read_only=False)
-    else:
-        exchange("global", read_only=True)
-        exchange(f"updates/{workload.identity.participant}", read_only=False)
-    _own_volumes(workload, volumes, mounts)
-    return volumes, mounts
-
-
-def _own_volumes(workload: Workload, volumes: list[Object], mounts: list[Object]) -> None:
-    """What the participant brings: its data, the trainer's mounts, shared memory."""
-    trainer, data = workload.trainer, workload.data
-    assert trainer is not None, "only a participant's pods have volumes of their own"
-    if data is not None:
-        claim = {"claimName": data.claim_name, "readOnly": True}
-        volumes.append({"name": "data", "persistentVolumeClaim": claim})
-        mounts.append({"name": "data", "mountPath": data.mount_path, "readOnly": True})
-    for volume in trainer.to_dict().get("volumes", []):
-        name = f"user-{volume['name']}"
-        source = {
-            key: volume[key]
-            for key in ("persistentVolumeClaim", "configMap", "secret", "emptyDir")
-            if key in volume
-        }
-        mount = {"name": name, "mountPath": volume["mountPath"]}
-        if "emptyDir" not in source:
-            mount["readOnly"] = volume["readOnly"]
-        if "subPath" in volume:
-            mount["subPath"] = volume["subPath"]
-        volumes.append({"name": name, **source})
-        mounts.append(mount)
-    if trainer.shared_memory is not None:
-        memory = {"medium": "Memory", "sizeLimit": trainer.shared_memory}
-        volumes.append({"name": "shm", "emptyDir": memory})
-        mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108

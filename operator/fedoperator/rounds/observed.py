@@ -163,6 +163,9 @@ def parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
+_CODES = frozenset(int(code) for code in Exit)
+
+
 def failure_of_exit(code: int | None) -> Failure:
     """The class of an exit code (design section 4)."""
     by_code = {
@@ -171,7 +174,9 @@ def failure_of_exit(code: int | None) -> Failure:
         Exit.VERDICTS: Failure.VERDICTS,
         Exit.EXCHANGE: Failure.FREE,
     }
-    return by_code.get(Exit(code), Failure.COUNTED) if code in iter(Exit) else Failure.COUNTED
+    if code is None or code not in _CODES:
+        return Failure.COUNTED
+    return by_code.get(Exit(code), Failure.COUNTED)
 
 
 def _messages(pods: Iterable[Mapping[str, Any]]) -> list[tuple[int, Message]]:
@@ -210,7 +215,7 @@ def _failure(
             trouble = Trouble(reason=message.reason, message=message.message)
             return failure_of_exit(exit_code), trouble, message.result
     if wanted is not None:
-        name = Exit(wanted).name.title().replace("_", "") if wanted in iter(Exit) else "Failed"
+        name = Exit(wanted).name.title().replace("_", "") if wanted in _CODES else "Failed"
         return failure_of_exit(wanted), Trouble(reason=name, message=text), None
     for terminated in _terminated(pods):
         if terminated.get("exitCode"):
@@ -228,7 +233,7 @@ _IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNever
 def _waiting(
     pods: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]
 ) -> Trouble | None:
-    """Why a Job is not ready: what its pods say, else what the Job controller last complained of."""
+    """Why a Job is not ready: as its pods say, else as the Job controller last complained."""
     for pod in pods:
         status = pod.get("status") or {}
         for container in status.get("containerStatuses") or []:

@@ -22,7 +22,7 @@ class Budget:
 
 def backoff(times: int) -> timedelta:
     """2 s, 4 s, 8 s ... 5 minutes for the first, second, third ... time in a row."""
-    return min(_FIRST * 2 ** min(max(times, 1) - 1, 20), _LONGEST)
+    return min(_FIRST * (1 << min(max(times, 1) - 1, 20)), _LONGEST)
 
 
 def after_failure(

@@ -29,7 +29,7 @@ def status(training: Training, rounds: Mapping[int, Record], now: datetime) -> T
     published = [r for _, r in sorted(rounds.items()) if r.status.global_model is not None]
     model = published[-1].status.global_model if published else old.global_model
     evaluated = [r for r in published if r.status.metrics]
-    update = {
+    update: dict[str, object] = {
         "observed_generation": training.generation,
         "round": max(old.round, current.spec.round),
         "global_model": model,
@@ -206,7 +206,9 @@ def _conditions(
                 status=holds,
                 reason=(trouble.reason or phase) if holds == "True" else f"Not{of_phase}",
                 message=trouble.message[:2048] if holds == "True" else "",
-                last_transition_time=now if flipped or before is None else before.last_transition_time,
+                last_transition_time=now
+                if flipped or before is None
+                else before.last_transition_time,
                 observed_generation=training.generation,
             )
         )

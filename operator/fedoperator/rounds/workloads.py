@@ -15,8 +15,6 @@ NAME_LIMIT = 58
 """An Indexed Job's pods get `<name>-<index>` as host name, 63 characters at most."""
 
 
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """What to start. trainer is None where the controller's own image does the work.

@@ -1,0 +1,52 @@
+# syntax=docker/dockerfile:1
+# Two images from one file:
+#
+#   docker build --target controller -t fedtrain/controller:dev .   # operator and aggregator: no torch
+#   docker build --target trainer    -t fedtrain/trainer:dev .      # what participants run, or build FROM
+#
+# Any base with Python 3.11 or newer as `python3`, with its venv and pip, will do. Everything lies in
+# one virtual environment, so `python` and `torchrun` mean the same on each of them. What is large
+# and seldom changes comes first, our own code last: a change of it moves less than a megabyte.
+ARG BASE=python:3.11-slim-bookworm
+
+
+FROM ${BASE} AS common
+# HOME and LOGNAME: a pod may run as a user that /etc/passwd does not know, and libraries ask for both.
+ENV PATH=/opt/fedtrain/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    HOME=/tmp \
+    LOGNAME=fedtrain
+WORKDIR /workspace
+
+
+FROM common AS controller
+COPY constraints.txt /opt/fedtrain/
+# The environment has no pip of its own, and nobody runs the tests of others in a container.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 -m venv --without-pip /opt/fedtrain \
+ && HOME=/root python3 -m pip --python /opt/fedtrain/bin/python install \
+        --constraint /opt/fedtrain/constraints.txt \
+        kopf kubernetes aiohttp prometheus-client pydantic pyyaml numpy \
+ && cd /opt/fedtrain/lib/python3.*/site-packages \
+ && echo /opt/fedtrain/code > fedtrain.pth \
+ && find . -type d -name tests -prune -exec rm -r {} +
+COPY operator/fedoperator /opt/fedtrain/code/fedoperator
+COPY trainer/fedtrain /opt/fedtrain/code/fedtrain
+RUN python -m compileall -q /opt/fedtrain/code
+USER 65532:65532
+CMD ["python", "-m", "fedoperator"]
+
+
+FROM common AS trainer
+# In a layer of its own, which only a change of torch's version makes anew: gigabytes.
+COPY constraints.txt /opt/fedtrain/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 -m venv /opt/fedtrain \
+ && HOME=/root pip install --constraint /opt/fedtrain/constraints.txt torch
+RUN --mount=type=cache,target=/root/.cache/pip \
+    HOME=/root pip install --constraint /opt/fedtrain/constraints.txt numpy \
+ && echo /opt/fedtrain/code > "$(echo /opt/fedtrain/lib/python3.*/site-packages)/fedtrain.pth"
+COPY trainer/fedtrain /opt/fedtrain/code/fedtrain
+RUN python -m compileall -q /opt/fedtrain/code
+USER 65532:65532
+CMD ["python"]

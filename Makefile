@@ -1,0 +1,59 @@
+# make help explains itself. Everything installs what it needs, into a cache keyed by version
+# (FEDTRAIN_CACHE, by default ~/.cache/fedtrain), and leaves the system's Python alone.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/trainer:$(CURDIR)
+export PYTHONDONTWRITEBYTECODE := 1
+
+# The environment's folder, made when a target first needs it.
+VENV = $(eval VENV := $$(shell $(PYTHON) .ci/venv || echo .venv-failed))$(VENV)
+RUN = PATH="$(VENV)/bin:$$PATH"
+
+.PHONY: help
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Cluster, images, chart, the digits example, metrics: the whole thing, for real
+	$(RUN) python examples/demo.py
+
+.PHONY: check
+check: ## Format, lint, types, layers, generated files, unit tests: under a minute once installed
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy
+	$(RUN) lint-imports --no-cache
+	$(RUN) pytest -q -m "not apiserver and not cluster and not slow"
+
+.PHONY: test
+test: check ## All tests, those on a real API server and a real cluster included
+	$(RUN) pytest -q -m "apiserver or cluster or slow"
+
+.PHONY: bench
+bench: ## Measure rounds and aggregation; write tables to benchmarks/results/
+	$(RUN) python -m benchmarks
+
+.PHONY: fmt
+fmt: ## Format the code and mend what the linter can
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+.PHONY: manifests
+manifests: ## Generate the CRDs and the rendered install from their sources
+	$(RUN) python -m fedoperator.api.crd
+	$(RUN) python -m charts
+
+.PHONY: shell
+shell: ## A shell with the environment of this checkout (python, torchrun, fedtrain)
+	$(RUN) $$SHELL
+
+.PHONY: down
+down: ## Stop the development cluster and remove every trace of it
+	$(PYTHON) -m devcluster down
+
+.PHONY: clean
+clean: ## Remove caches and results of this checkout (not the shared cache)
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist runs
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

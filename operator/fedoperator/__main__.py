@@ -1,0 +1,166 @@
+"""`python -m fedoperator`: the operator on a cluster. The only place where things are made.
+
+It watches from the start, so that a second replica is ready to take over; it looks at trainings
+only while it holds the lease, and ends when it loses it.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+from aiohttp import web
+
+from fedoperator.cluster import api, logs
+from fedoperator.cluster.client import Kubernetes
+from fedoperator.cluster.commit import Committer
+from fedoperator.cluster.health import Health
+from fedoperator.cluster.leader import Leader
+from fedoperator.cluster.reconcile import Reconciler
+from fedoperator.cluster.telemetry import Telemetry
+from fedoperator.cluster.watch import Watch
+from fedoperator.cluster.workqueue import Queue
+from fedoperator.errors import ClusterError
+from fedoperator.settings import Settings
+
+INSTALLED_RETRY = 3.0
+"""Seconds between looks for our resources, while they are not installed."""
+
+log = logging.getLogger("fedoperator")
+
+
+class Operator:
+    """The parts of the process, put together."""
+
+    def __init__(self, settings: Settings, transport: api.Api, watched: api.Configuration) -> None:
+        self._settings = settings
+        self._api = transport
+        self._telemetry = telemetry = Telemetry()
+        transport.told = telemetry.requested
+        self._cluster = Kubernetes(transport)
+        self._leader = leader = Leader(
+            transport,
+            namespace=settings.lease_namespace,
+            name=settings.lease_name,
+            identity=settings.identity,
+        )
+        committer = Committer(
+            self._cluster, lambda: leader.leads, telemetry, settings.controller_image
+        )
+        reconciler = Reconciler(self._cluster, committer, telemetry)
+        self._queue = queue = Queue(reconciler.look, watcher=telemetry)
+        self._watch = Watch(watched, queue.wake, asyncio.get_running_loop(), settings.namespace)
+        self._health = Health(
+            queue=queue, leader=leader, watch=self._watch, api=transport, telemetry=telemetry
+        )
+        self._measure()
+
+    def _measure(self) -> None:
+        gauge, queue, prefix = self._telemetry.gauge, self._queue, "fedtrain_operator"
+        gauge(f"{prefix}_queue_keys", "Trainings known to the queue.", lambda: queue.keys)
+        gauge(f"{prefix}_queue_depth", "Trainings due to be looked at.", lambda: queue.depth)
+        gauge(
+            f"{prefix}_queue_oldest_seconds",
+            "For how long the oldest training has been due or under way.",
+            queue.oldest,
+        )
+        gauge(f"{prefix}_leader", "1 while this process holds the lease.", self._leads)
+        gauge(
+            f"{prefix}_event_loop_lag_seconds",
+            "By how much the event loop was late of late.",
+            lambda: self._health.lag,
+        )
+        gauge(
+            f"{prefix}_watch_age_seconds",
+            "Since the watch opened longest ago was opened.",
+            lambda: max(self._watch.ages().values(), default=0.0),
+        )
+
+    def _leads(self) -> float:
+        return float(self._leader.leads)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until told to stop. Raises LeaseLost, or what ended the watch."""
+        server = web.AppRunner(self._health.application(), access_log=None, shutdown_timeout=0.1)
+        await server.setup()
+        await web.TCPSite(server, self._settings.host or None, self._settings.port).start()
+        log.info("listening", extra={"port": self._settings.port})
+        try:
+            await _first_of(self._work(), self._see(), self._health.tick(), stop.wait())
+        finally:
+            # Nobody writes any more, so the next one may.
+            await self._leader.release()
+            await server.cleanup()
+
+    async def _work(self) -> None:
+        await self._leader.acquire()
+        await _first_of(self._leader.keep(), self._queue.run(self._settings.workers))
+
+    async def _see(self) -> None:
+        """Watch, once our resources are there: kopf asks only once."""
+        while (missing := await self._missing()) is not None:
+            self._health.waits_for = missing
+            log.warning("waiting", extra={"reason": missing})
+            await asyncio.sleep(INSTALLED_RETRY)
+        self._health.waits_for = ""
+        await self._watch.run()
+
+    async def _missing(self) -> str | None:
+        try:
+            there = await self._cluster.serves_trainings()
+        except ClusterError as error:
+            return str(error)
+        return None if there else "the CustomResourceDefinitions of fedtrain.dev are missing"
+
+
+async def _first_of(*parts: Coroutine[Any, Any, Any]) -> None:
+    """Run all until one ends; the others are cancelled, and waited for. Raises what ended it."""
+    tasks = [asyncio.create_task(part) for part in parts]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+async def operate(settings: Settings) -> None:
+    """Until SIGTERM or SIGINT."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loaded = await api.configuration()
+    transport = api.Api(loaded)
+    try:
+        await Operator(settings, transport, loaded).run(stop)
+    finally:
+        await transport.close()
+
+
+def run(main: Coroutine[Any, Any, None]) -> int:
+    """The exit code of the process: 0 when told to stop, 1 when something else ended it."""
+    try:
+        asyncio.run(main)
+    except Exception as error:
+        log.error("ended", extra={"reason": type(error).__name__, "said": str(error)})
+        return 1
+    log.info("ended")
+    return 0
+
+
+def main() -> int:
+    try:
+        settings = Settings.from_environment()
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    logs.configure(settings.log_level)
+    return run(operate(settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

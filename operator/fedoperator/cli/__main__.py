@@ -1,0 +1,7 @@
+"""`python -m fedoperator.cli` is `fedtrain`."""
+
+import sys
+
+from fedoperator.cli import main
+
+sys.exit(main.main())

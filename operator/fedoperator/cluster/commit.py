@@ -1,0 +1,236 @@
+"""Carries a plan out, in one order always: records, status, creations, deletions, then events.
+
+What was learned is written before anything is acted on, so that a crash anywhere counts nothing
+twice; and events tell only of what was written.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from fedoperator import errors
+from fedoperator.api import API_VERSION
+from fedoperator.api import round as round_api
+from fedoperator.api import training as training_api
+from fedoperator.api.round import Record
+from fedoperator.api.training import Training, TrainingStatus
+from fedoperator.cluster.api import Object
+from fedoperator.cluster.client import Cluster
+from fedoperator.cluster.telemetry import Telemetry
+from fedoperator.cluster.troubles import Troubles
+from fedoperator.rounds import jobs
+from fedoperator.rounds.observed import Trouble
+from fedoperator.rounds.plan import Event, Plan
+from fedoperator.rounds.workloads import Workload
+
+AT_ONCE = 8
+"""Requests of one commit that are under way together."""
+
+FAILURES = 10
+"""Refused creations after which a look gives up: a full quota refuses a thousand alike."""
+
+EVENTS = 25
+"""Events of one commit; a thousand participants that fail alike need no thousand events."""
+
+log = logging.getLogger(__name__)
+
+
+class Committer:
+    """Writes; nobody else does."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        leads: Callable[[], bool],
+        telemetry: Telemetry,
+        controller_image: str,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._cluster = cluster
+        self._leads = leads
+        self._telemetry = telemetry
+        self._image = controller_image
+        self._clock = clock
+
+    async def commit(
+        self,
+        read: Object,
+        training: Training,
+        records: Sequence[Record],
+        plan: Plan,
+        troubles: Troubles,
+    ) -> bool:
+        """Whether something could not be made that the plan did not know of.
+
+        Raises Conflict as soon as the cluster is not what the plan was made from, and NameTaken
+        if a record's name is; a workload that cannot be made goes into `troubles` instead.
+        """
+        wrote = await self._write_records(training, records, plan)
+        written = await self.write_status(read, plan.status)
+        troubles.keep([workload.name for workload in plan.create])
+        now = self._clock()
+        wanted = [w for w in plan.create if troubles.may_try(w.name, now)]
+        if (wanted or plan.delete or plan.forget) and written is None:
+            await self._still(read)
+        news = await self._create(training, wanted, troubles)
+        await self._delete(training, plan)
+        if wrote or written is not None:
+            await self._tell(training, plan.events)
+        return news
+
+    async def write_status(self, read: Object, status: TrainingStatus) -> Object | None:
+        """The training as written; None if nothing had to be."""
+        old, new = read.get("status"), status.to_dict()
+        if old is not None and TrainingStatus.model_validate(old).to_dict() == new:
+            return None
+        self._must_lead()
+        written = await self._cluster.put_training_status(read, new)
+        meta = read["metadata"]
+        self._wrote("status", meta["namespace"], meta["name"], phase=new["phase"])
+        return written
+
+    async def _write_records(
+        self, training: Training, records: Sequence[Record], plan: Plan
+    ) -> bool:
+        before = {r.name: r.status.to_dict() for r in records if r.resource_version}
+        changed = [r for r in plan.records if before.get(r.name) != r.status.to_dict()]
+        for record in changed:
+            self._must_lead()
+            if record.resource_version:
+                await self._cluster.put_record_status(training.namespace, record)
+            else:
+                await self._cluster.create_record(training, record)
+            self._wrote("record", training.namespace, record.name, phase=record.status.phase)
+        return bool(changed)
+
+    async def _still(self, read: Object) -> None:
+        """Nothing was written that would have noticed a change of the training: ask.
+
+        Raises Conflict, or NotLeading.
+        """
+        self._must_lead()
+        meta = read["metadata"]
+        there = await self._cluster.training(meta["namespace"], meta["name"])
+        if there["metadata"]["resourceVersion"] != meta["resourceVersion"]:
+            raise errors.Conflict(f"{meta['name']} has changed since it was read")
+
+    async def _create(
+        self, training: Training, wanted: Sequence[Workload], troubles: Troubles
+    ) -> bool:
+        """Make the workloads, some at a time; whether there is news of trouble."""
+        news, failures = False, 0
+        shared: dict[tuple[str, str], Trouble | None] = {}
+        for start in range(0, len(wanted), AT_ONCE):
+            some = wanted[start : start + AT_ONCE]
+            first = [await self._make_shared(training, w, shared) for w in some]
+            others = (self._make(training, w, t) for w, t in zip(some, first, strict=True))
+            for workload, trouble in zip(some, await asyncio.gather(*others), strict=True):
+                if trouble is None:
+                    troubles.made(workload.name)
+                else:
+                    failures += 1
+                    news |= troubles.add(workload.name, trouble, self._clock())
+            if failures >= FAILURES:
+                break
+        return news
+
+    async def _make_shared(
+        self,
+        training: Training,
+        workload: Workload,
+        shared: dict[tuple[str, str], Trouble | None],
+    ) -> Trouble | None:
+        """The claim or Service that a workload needs beside its Job, once in a commit."""
+        for document in jobs.objects(workload, self._image)[:-1]:
+            name = (document["kind"], document["metadata"]["name"])
+            if name not in shared:
+                shared[name] = await self._post(training, document)
+            if shared[name] is not None:
+                return shared[name]
+        return None
+
+    async def _make(
+        self, training: Training, workload: Workload, trouble: Trouble | None
+    ) -> Trouble | None:
+        """The Job, if nothing is amiss before it."""
+        if trouble is not None:
+            return trouble
+        return await self._post(training, jobs.objects(workload, self._image)[-1])
+
+    async def _post(self, training: Training, document: Object) -> Trouble | None:
+        """Why an object could not be made; None if it is there."""
+        self._must_lead()
+        try:
+            made = await self._cluster.create(document, training.uid)
+        except (errors.NameTaken, errors.Refused) as error:
+            told = {"namespace": training.namespace, "object": document["metadata"]["name"]}
+            log.warning("not created", extra={**told, "reason": error.reason, "said": str(error)})
+            return Trouble(reason=error.reason, message=str(error)[:2048])
+        if made:
+            meta = document["metadata"]
+            self._wrote("create", meta["namespace"], meta["name"], kind=document["kind"])
+        return None
+
+    async def _delete(self, training: Training, plan: Plan) -> None:
+        namespace = training.namespace
+        for child in plan.delete:
+            if child.deleting:
+                continue
+            self._must_lead()
+            await self._cluster.delete_job(namespace, child.name, child.uid)
+            self._wrote("delete", namespace, child.name, kind="Job")
+        for name in plan.forget:
+            self._must_lead()
+            await self._cluster.delete_record(namespace, name)
+            self._wrote("delete", namespace, name, kind=round_api.KIND)
+
+    async def _tell(self, training: Training, events: Sequence[Event]) -> None:
+        """Best effort: what an event tells stands in the status, too."""
+        for event in events[:EVENTS]:
+            try:
+                await self._cluster.post_event(_event(training, event, self._clock()))
+            except errors.ClusterError as error:
+                extra = {"training": training.name, "reason": error.reason, "said": str(error)}
+                log.warning("event not posted", extra=extra)
+                return
+            self._telemetry.wrote("event")
+
+    def _must_lead(self) -> None:
+        if not self._leads():
+            raise errors.NotLeading("the lease is not held any more; nothing is written")
+
+    def _wrote(self, what: str, namespace: str, name: str, **more: str) -> None:
+        self._telemetry.wrote(what)
+        extra = {"what": what, "namespace": namespace, "object": name, **more}
+        log.info("written", extra=extra)
+
+
+def _event(training: Training, event: Event, now: datetime) -> dict[str, Any]:
+    """A core/v1 Event about the training."""
+    at = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{training.name}.{uuid.uuid4().hex[:16]}",
+            "namespace": training.namespace,
+        },
+        "involvedObject": {
+            "apiVersion": API_VERSION,
+            "kind": training_api.KIND,
+            "name": training.name,
+            "namespace": training.namespace,
+            "uid": training.uid,
+        },
+        "reason": event.reason[:128],
+        "message": event.message[:1024],
+        "type": "Warning" if event.warning else "Normal",
+        "firstTimestamp": at,
+        "lastTimestamp": at,
+        "count": 1,
+        "source": {"component": "fedtrain-operator"},
+        "reportingComponent": "fedtrain.dev/operator",
+    }

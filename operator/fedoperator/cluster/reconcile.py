@@ -1,0 +1,224 @@
+"""One look at a training: list the children, then read the parent and its records, decide, commit.
+
+In this order, because late children are fine (an old list costs a refused creation) and a late
+parent is not (an old record would cost work).
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+
+import pydantic
+
+from fedoperator import errors
+from fedoperator.api import admission
+from fedoperator.api.base import Condition, timestamp
+from fedoperator.api.round import Assignment, Record, record_name
+from fedoperator.api.training import Training, TrainingSpec, TrainingStatus
+from fedoperator.cluster.api import Object
+from fedoperator.cluster.client import Cluster, is_owned
+from fedoperator.cluster.commit import Committer
+from fedoperator.cluster.telemetry import Seen, Telemetry
+from fedoperator.cluster.troubles import Troubles
+from fedoperator.cluster.workqueue import Key, Next
+from fedoperator.rounds import observed
+from fedoperator.rounds.machine import decide
+from fedoperator.rounds.observed import Child, ChildState, Identity, Observed
+from fedtrain.contract import Role
+
+EXPLAINED = 20
+"""Children whose events are asked for in one look; where more wait, they wait for the same."""
+
+log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Looks at trainings, as often as asked."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        committer: Committer,
+        telemetry: Telemetry,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._cluster = cluster
+        self._committer = committer
+        self._telemetry = telemetry
+        self._clock = clock
+        self._troubles: dict[Key, tuple[str, Troubles]] = {}
+
+    async def look(self, key: Key) -> Next:
+        """Raises errors.ClusterError; whatever was written until then stands."""
+        namespace, name = key
+        listed = await self._cluster.jobs(namespace, name)
+        try:
+            read = await self._cluster.training(namespace, name)
+        except errors.Gone:
+            self._forget(key)
+            return Next(gone=True)
+        if "deletionTimestamp" in read["metadata"]:
+            # Garbage collection does the rest; it is gone for good only with the last child.
+            self._forget(key)
+            return Next()
+        invalid = _invalid_spec(read)
+        if invalid is not None:
+            await self._block(read, "InvalidSpec", invalid)
+            return Next()
+        training = Training.from_object(read)
+        records = await self._records(training)
+        now = self._clock()
+        owned = [job for job in listed if is_owned(job, training.uid)]
+        children = await self._children(training, records, owned, now)
+        troubles = self._troubles_of(key, training.uid)
+        seen = Observed(children=tuple(children), troubles=troubles.known())
+        plan = decide(training, records, seen, now)
+        try:
+            news = await self._committer.commit(read, training, records, plan, troubles)
+        except errors.NameTaken as error:
+            await self._block(read, error.reason, str(error))
+            raise
+        self._telemetry.seen(
+            key,
+            Seen(
+                status=plan.status,
+                rounds=training.spec.rounds,
+                records=_newest([*records, *plan.records]),
+            ),
+        )
+        # What could not be made is to be told in the status, and to be tried again.
+        soon = now if news else troubles.wake_at()
+        return Next(wake_at=min((m for m in (plan.wake_at, soon) if m is not None), default=None))
+
+    def _forget(self, key: Key) -> None:
+        self._troubles.pop(key, None)
+        self._telemetry.forgotten(key)
+
+    def _troubles_of(self, key: Key, uid: str) -> Troubles:
+        """Those of this very training, not of one of the same name before it."""
+        known = self._troubles.get(key)
+        if known is None or known[0] != uid:
+            known = self._troubles[key] = (uid, Troubles())
+        return known[1]
+
+    async def _records(self, training: Training) -> list[Record]:
+        """Those of the round before the current one, of the current and of the next."""
+        found = []
+        for number in range(max(0, training.status.round - 1), training.status.round + 2):
+            name = record_name(training.name, number)
+            record = await self._cluster.record(training.namespace, name, training.uid)
+            if record is not None:
+                found.append(record)
+        return found
+
+    async def _children(
+        self,
+        training: Training,
+        records: Sequence[Record],
+        owned: Sequence[Object],
+        now: datetime,
+    ) -> list[Child]:
+        """The children, with their pods and events where the Job does not tell enough."""
+        waited_for = set(_waited_for(records))
+        asked = {
+            job["metadata"]["uid"]
+            for job in owned
+            if observed.identity_of(job) in waited_for and observed.wants_pods(job, now)
+        }
+        pods = await self._pods(training, asked) if asked else {}
+        children, explained = [], 0
+        for job in owned:
+            uid = job["metadata"]["uid"]
+            child = observed.child(job, pods.get(uid, ()))
+            silent = child is not None and child.trouble is None
+            if child is None or uid not in asked or not silent or explained >= EXPLAINED:
+                children += [] if child is None else [child]
+                continue
+            if child.state is ChildState.PENDING:
+                explained += 1
+                events = await self._events(training.namespace, job, pods.get(uid, ()))
+                child = observed.child(job, pods.get(uid, ()), events) or child
+            children.append(child)
+        return children
+
+    async def _pods(self, training: Training, jobs: set[str]) -> Mapping[str, list[Object]]:
+        """The uids of the Jobs → their pods, in one list."""
+        pods: dict[str, list[Object]] = defaultdict(list)
+        for pod in await self._cluster.pods(training.namespace, training.name):
+            for reference in pod["metadata"].get("ownerReferences") or []:
+                if reference.get("controller") and reference.get("uid") in jobs:
+                    pods[reference["uid"]].append(pod)
+        return pods
+
+    async def _events(self, namespace: str, job: Object, pods: Sequence[Object]) -> list[Object]:
+        """Of the Job, and of one of its pods: a volume that cannot be mounted is told there."""
+        events = await self._cluster.events(namespace, job["metadata"]["uid"])
+        for pod in pods[:1]:
+            events += await self._cluster.events(namespace, pod["metadata"]["uid"])
+        return events
+
+    async def _block(self, read: Object, reason: str, message: str) -> None:
+        """Tell the user what the machine cannot: it never saw this training."""
+        old = TrainingStatus.model_validate(read.get("status") or {})
+        if old.terminal:
+            return
+        generation, now = read["metadata"].get("generation", 1), timestamp(self._clock())
+        before = {c.type: c for c in old.conditions}.get("Blocked")
+        since = now
+        if before is not None and before.status == "True":
+            since = before.last_transition_time
+        blocked = Condition(
+            type="Blocked",
+            status="True",
+            reason=reason,
+            message=message[:2048],
+            last_transition_time=since,
+            observed_generation=generation,
+        )
+        others = [c for c in old.conditions if c.type != "Blocked"]
+        status = old.model_copy(
+            update={
+                "observed_generation": generation,
+                "phase": "Blocked",
+                "reason": reason,
+                "message": message[:2048],
+                "conditions": [*others, blocked],
+            }
+        )
+        await self._committer.write_status(read, status)
+        meta = read["metadata"]
+        self._telemetry.seen((meta["namespace"], meta["name"]), Seen(status=status))
+
+
+def _invalid_spec(read: Object) -> str | None:
+    """What is wrong with a spec that this version does not understand; None if it does."""
+    try:
+        TrainingSpec.model_validate(read["spec"])
+    except pydantic.ValidationError as error:
+        found = "; ".join(str(problem) for problem in admission.problems(None, read))
+        return found or str(error)
+    return None
+
+
+def _waited_for(records: Sequence[Record]) -> Iterator[Identity]:
+    """The attempts whose outcome is not in the records yet."""
+    for record in records:
+        status, number = record.status, record.spec.round
+        of_role: tuple[tuple[Role, Sequence[Assignment | None]], ...] = (
+            (Role.PREPARE, [status.prepare]),
+            (Role.INIT, [status.init]),
+            (Role.TRAIN, status.participants),
+            (Role.AGGREGATE, [status.aggregation]),
+            (Role.EVALUATE, status.evaluation),
+        )
+        for role, assignments in of_role:
+            for a in assignments:
+                if a is not None and (a.is_live or a.state == "Suspended"):
+                    yield Identity(role, number, a.name, a.attempt)
+
+
+def _newest(records: Sequence[Record]) -> tuple[Record, ...]:
+    """One of each round, the later in the sequence, in order of round."""
+    by_round = {record.spec.round: record for record in records}
+    return tuple(record for _, record in sorted(by_round.items()))

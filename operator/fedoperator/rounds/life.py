@@ -1,0 +1,202 @@
+"""The life of a round: begun, prepared, initialised or trained, aggregated, published, measured."""
+
+from collections.abc import Sequence
+
+from fedoperator.api.base import timestamp
+from fedoperator.api.round import Assignment, Candidate, Record, RoundSpec, RoundStatus, record_name
+from fedoperator.rounds import (
+    assignments,
+    evaluation,
+    evidence,
+    quorum,
+    results,
+    retry,
+    selection,
+    summary,
+)
+from fedoperator.rounds.look import Look
+from fedoperator.rounds.quorum import Standing
+from fedtrain import contract
+
+
+def begun(look: Look, number: int) -> Record:
+    spec = look.training.spec
+    invited: tuple[str, ...] = (spec.participants[0].name,)
+    if number > 0:
+        names = [p.name for p in spec.participants]
+        invited = selection.select(names, spec.selection, number, at_least=spec.quorum.minimum)
+    record = Record(
+        name=record_name(look.training.name, number),
+        spec=RoundSpec(
+            training=look.training.name,
+            round=number,
+            generation=look.training.generation,
+            invited=list(invited),
+        ),
+    )
+    return filled_in(look, record)
+
+
+def filled_in(look: Look, record: Record) -> Record:
+    """A record whose first status was never written, because of a crash or because it is new."""
+    if record.status.started_at is not None:
+        return record
+    prepared = look.training.status.prepared_generation == record.spec.generation
+    status = RoundStatus(
+        started_at=look.now,
+        prepare=None if prepared else Assignment(),
+        participants=[Assignment(name=n) for n in record.spec.invited if record.spec.round > 0],
+    )
+    return record.model_copy(update={"status": status})
+
+
+def next_may_begin(look: Look, current: Record, previous: Record | None) -> bool:
+    """The evaluation of a model runs beside the next round, never beside the one after it."""
+    spec, number = look.training.spec, current.spec.round
+    if (
+        current.status.phase != "Published"
+        or spec.suspend
+        or summary.is_last(look.training, current)
+    ):
+        return False
+    if previous is not None and any(e.is_open for e in previous.status.evaluation):
+        return False
+    waits = spec.stop is not None and evaluation.is_due(spec, number)
+    return not (waits and any(e.is_open for e in current.status.evaluation))
+
+
+def advanced(look: Look, record: Record) -> Record:
+    """The record after everything that needs no more evidence."""
+    steps = {
+        "Preparing": _preparing,
+        "Initialising": _initialising,
+        "Training": _training,
+        "Aggregating": _aggregating,
+    }
+    while record.status.phase in steps:
+        before = record.status.phase
+        status = steps[before](look, record)
+        record = record.model_copy(update={"status": status})
+        if status.phase == before:
+            break
+    return measured(look, record)
+
+
+def _preparing(look: Look, record: Record) -> RoundStatus:
+    status = record.status
+    if status.prepare is not None and status.prepare.state != "Reported":
+        return status.model_copy(update={"prepare": assignments.kept_going(look, status.prepare)})
+    return status.model_copy(update={"phase": "Training" if record.spec.round else "Initialising"})
+
+
+def _initialising(look: Look, record: Record) -> RoundStatus:
+    status, spec = record.status, look.training.spec
+    init = status.init or Assignment(name=spec.participants[0].name)
+    if init.state == "Reported":
+        folder = contract.global_folder(record.spec.round, init.attempt)
+        model = evidence.global_model(look.training, record.spec.round, folder, init.digest)
+        update = {"phase": "Published", "published_at": look.now, "global_model": model}
+        return status.model_copy(update=update)
+    if spec.participant(init.name) is None:
+        init = retry.invited_again(init).model_copy(update={"name": spec.participants[0].name})
+    return status.model_copy(update={"init": assignments.kept_going(look, init)})
+
+
+def _training(look: Look, record: Record) -> RoundStatus:
+    status, spec = record.status, look.training.spec
+    participants = [
+        assignments.kept_going(look, assignments.dropped(look, p)) for p in status.participants
+    ]
+    enough = sum(p.state == "Reported" for p in participants) >= spec.quorum.minimum
+    # While suspended no clock runs; on resume it starts anew.
+    quorum_at = (status.quorum_at or look.now) if enough and not spec.suspend else None
+    if not spec.suspend:
+        participants = [assignments.in_time(look, p, quorum_at) for p in participants]
+    update: dict[str, object] = {"participants": participants, "quorum_at": quorum_at}
+    stands = quorum.standing(participants, spec.quorum)
+    if stands is Standing.MISSED:
+        update |= _missed(look, status, participants)
+    elif stands is Standing.CLOSED and not spec.suspend:
+        update |= {
+            "phase": "Aggregating",
+            "not_before": None,
+            "candidates": sorted(
+                (
+                    Candidate(name=p.name, attempt=p.attempt)
+                    for p in participants
+                    if p.state == "Reported"
+                ),
+                key=lambda candidate: candidate.name,
+            ),
+            "aggregation": (
+                Assignment()
+                if status.aggregation is None
+                else retry.next_attempt(status.aggregation)
+            ),
+        }
+    else:
+        update["not_before"] = None
+    return status.model_copy(update=update)
+
+
+def _missed(
+    look: Look, status: RoundStatus, participants: Sequence[Assignment]
+) -> dict[str, object]:
+    """What was reported is kept; after a back-off the others are invited again."""
+    spec = look.training.spec
+    again = [
+        p
+        for p in participants
+        if p.state in ("Failed", "Late", "Rejected", "Dropped") and spec.participant(p.name)
+    ]
+    fails = spec.quorum.on_miss == "Fail" or quorum.nothing_can_cure(participants) is not None
+    if fails or not again or spec.suspend:
+        return {}
+    if status.not_before is None:
+        misses = status.misses + 1
+        wait = timestamp(look.now + retry.backoff(misses))
+        return {"misses": misses, "not_before": wait}
+    if not look.is_past(status.not_before):
+        return {}
+    names = {p.name for p in again}
+    return {
+        "not_before": None,
+        "participants": [retry.invited_again(p) if p.name in names else p for p in participants],
+    }
+
+
+def _aggregating(look: Look, record: Record) -> RoundStatus:
+    status = record.status
+    assert status.aggregation is not None, "candidates and aggregation are fixed together"
+    # An aggregation that runs finishes first: suspend only keeps the next attempt back.
+    aggregation = assignments.retried(look, status.aggregation)
+    return status.model_copy(update={"aggregation": aggregation})
+
+
+def measured(look: Look, record: Record) -> Record:
+    """A published round with its evaluation: begun if due, gone on with, and summed up."""
+    status, spec = record.status, look.training.spec
+    if status.phase != "Published":
+        return record
+    evaluations = list(status.evaluation)
+    if not evaluations and evaluation.is_due(spec, record.spec.round):
+        evaluations = evaluation.evaluators(spec)
+    evaluations = [assignments.kept_going(look, assignments.dropped(look, e)) for e in evaluations]
+    metrics = {} if any(e.is_open for e in evaluations) else results.mean(evaluations)
+    status = status.model_copy(update={"evaluation": evaluations, "metrics": metrics})
+    return record.model_copy(update={"status": status})
+
+
+def abandoned(record: Record) -> Record:
+    """The training is over: nobody waits for what is still open."""
+
+    def ended(assignment: Assignment) -> Assignment:
+        update = {"state": "Dropped", "reason": "TrainingOver", "message": "the training is over"}
+        return assignment.model_copy(update=update) if assignment.is_open else assignment
+
+    status = record.status
+    update = {
+        "participants": [ended(p) for p in status.participants],
+        "evaluation": [ended(e) for e in status.evaluation],
+    }
+    return record.model_copy(update={"status": status.model_copy(update=update)})

@@ -1,0 +1,59 @@
+"""What tests of several folders share: an API server that knows our two kinds."""
+
+import json
+import pathlib
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Kubectl:
+    """kubectl as a user has it; an answer is (exit code, everything it printed)."""
+
+    program: pathlib.Path
+    kubeconfig: pathlib.Path
+
+    def __call__(self, *words: str, document: Any = None) -> tuple[int, str]:
+        result = subprocess.run(
+            [self.program, f"--kubeconfig={self.kubeconfig}", *words],
+            input="" if document is None else json.dumps(document),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return result.returncode, result.stdout + result.stderr
+
+    def read(self, *words: str) -> Any:
+        """What `kubectl get ... -o json` answers, which it must."""
+        code, answer = self("get", "-o", "json", *words)
+        assert code == 0, answer
+        return json.loads(answer)
+
+
+@pytest.fixture(scope="session")
+def api_server() -> Iterator[pathlib.Path]:
+    """The admin's kubeconfig of a fresh API server with nothing in it."""
+    from devcluster import apiserver
+
+    with apiserver.api_server() as kubeconfig:
+        yield kubeconfig
+
+
+@pytest.fixture(scope="session")
+def kubectl(api_server: pathlib.Path) -> Kubectl:
+    """For an API server with our CRDs, established."""
+    from devcluster import binaries
+
+    kubectl = Kubectl(binaries.built("kubectl"), api_server)
+    crds = ROOT / "manifests" / "crds"
+    code, answer = kubectl("apply", "--server-side", "--validate=strict", "-f", str(crds))
+    assert code == 0, answer
+    code, answer = kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(crds))
+    assert code == 0, answer
+    return kubectl

@@ -1,0 +1,159 @@
+"""Jobs, pods and events as the API server serves them, read into values."""
+
+from datetime import timedelta
+
+import pytest
+from world import START
+
+from fedoperator.rounds.observed import ChildState, Failure, child, wants_pods
+from fedtrain.contract import Message
+
+
+def a_job(*conditions, ready=0, nodes=1, labels=None, deleting=False):
+    own = {"role": "train", "round": "3", "participant": "north", "attempt": "1"}
+    return {
+        "metadata": {
+            "name": "digits-train-3-north-1",
+            "uid": "u1",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {f"fedtrain.dev/{k}": v for k, v in own.items()}
+            if labels is None
+            else labels,
+            **({"deletionTimestamp": "2026-01-01T00:00:09Z"} if deleting else {}),
+        },
+        "spec": {"parallelism": nodes},
+        "status": {"ready": ready, "conditions": list(conditions)},
+    }
+
+
+def a_condition(kind, reason="", message=""):
+    return {"type": kind, "status": "True", "reason": reason, "message": message}
+
+
+def a_pod(code=None, message="", reason="Error", waiting=None, unscheduled=None):
+    state = {"waiting": waiting} if waiting else {}
+    if code is not None:
+        state = {"terminated": {"exitCode": code, "message": message, "reason": reason}}
+    conditions = []
+    if unscheduled:
+        conditions = [
+            {
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "Unschedulable",
+                "message": unscheduled,
+            }
+        ]
+    statuses = [{"state": state, "image": "digits:1"}] if state else []
+    return {"status": {"containerStatuses": statuses, "conditions": conditions}}
+
+
+def by_policy(code, index):
+    text = f"Container train for pod ns/p failed with exit code {code}"
+    text += f" matching FailJob rule at index {index}"
+    return a_condition("FailureTarget", "PodFailurePolicy", text)
+
+
+DISRUPTED = a_condition(
+    "Failed",
+    "PodFailurePolicy",
+    "Pod ns/p has condition DisruptionTarget matching FailJob rule at index 0",
+)
+
+
+def test_a_job_without_our_labels_is_not_ours():
+    assert child(a_job(labels={"app": "x"})) is None
+    assert child(a_job(labels={"fedtrain.dev/role": "thief", "fedtrain.dev/round": "1"})) is None
+
+
+def test_a_job_is_ready_when_all_its_pods_are():
+    assert child(a_job(ready=1, nodes=2)).state is ChildState.PENDING
+    assert child(a_job(ready=2, nodes=2)).state is ChildState.READY
+
+
+@pytest.mark.parametrize("kind", ["SuccessCriteriaMet", "Complete"])
+def test_a_job_has_succeeded_at_the_first_word_of_it(kind):
+    message = Message(result={"samples": 7}).encode().decode()
+    found = child(a_job(a_condition(kind)), [a_pod(0, message)])
+    assert (found.state, found.result) == (ChildState.SUCCEEDED, {"samples": 7})
+
+
+def test_a_complete_job_without_pods_is_a_success_without_a_result():
+    assert child(a_job(a_condition("Complete"))).result is None
+
+
+def test_a_disruption_is_free():
+    found = child(a_job(DISRUPTED))
+    assert (found.state, found.failure, found.trouble.reason) == (
+        ChildState.FAILED,
+        Failure.FREE,
+        "Disrupted",
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "failure"),
+    [
+        (64, Failure.CONTRACT),
+        (65, Failure.DATA),
+        (66, Failure.VERDICTS),
+        (74, Failure.FREE),
+        (75, Failure.COUNTED),
+    ],
+)
+def test_the_class_is_read_off_the_jobs_condition_that_survives_its_pods(code, failure):
+    assert child(a_job(by_policy(code, 1))).failure is failure
+
+
+def test_the_guilty_pod_tells_why():
+    message = Message(reason="ScriptFailed", message="ValueError: no").encode().decode()
+    pods = [a_pod(0), a_pod(143), a_pod(75, message)]
+    found = child(a_job(by_policy(75, 2)), pods)
+    assert (found.trouble.reason, found.trouble.message) == ("ScriptFailed", "ValueError: no")
+
+
+def test_running_out_of_memory_is_counted_and_named_with_its_remedy():
+    job = a_job(a_condition("Failed", "BackoffLimitExceeded", "Job has reached the limit"))
+    found = child(job, [a_pod(137, reason="OOMKilled")])
+    assert (found.failure, found.trouble.reason) == (Failure.COUNTED, "OOMKilled")
+    assert "trainer.resources.limits.memory" in found.trouble.message
+
+
+def test_an_image_that_cannot_be_pulled_is_named():
+    waiting = {"reason": "ImagePullBackOff", "message": "not found"}
+    found = child(a_job(), [a_pod(waiting=waiting)])
+    assert found.trouble.reason == "ImagePullFailed"
+    assert "'digits:1'" in found.trouble.message
+
+
+def test_a_missing_claim_is_named():
+    text = '0/1 nodes are available: persistentvolumeclaim "a-data" not found.'
+    found = child(a_job(), [a_pod(unscheduled=text)])
+    assert found.trouble.reason == "ClaimMissing"
+    assert found.trouble.message == "PersistentVolumeClaim 'a-data' does not exist; create it"
+
+
+def test_a_refused_pod_is_known_from_the_jobs_events_only():
+    event = {"type": "Warning", "reason": "FailedCreate", "message": "exceeded quota"}
+    found = child(a_job(), [], [event])
+    assert (found.trouble.reason, found.trouble.message) == ("FailedCreate", "exceeded quota")
+
+
+def test_pods_are_asked_for_only_when_a_job_alone_does_not_tell_enough():
+    early, late = START + timedelta(seconds=29), START + timedelta(seconds=30)
+    assert not wants_pods(a_job(), early)
+    assert wants_pods(a_job(), late)
+    assert not wants_pods(a_job(ready=1), late)
+    assert wants_pods(a_job(a_condition("Complete")), early)
+
+
+def test_a_foreign_termination_message_is_no_message_of_ours():
+    for text in ("", "Traceback ...", "[1]", '{"a": 1}', '{"reason": 5}', "[" * 100000):
+        assert Message.decode(text) is None
+
+
+def test_a_message_always_fits_the_kubelet():
+    big = {"details": {"north": "x" * 5000}, "samples": 1}
+    data = Message(reason="R", message="é" * 5000, result=big).encode()
+    assert len(data) <= 3072
+    assert Message.decode(data.decode()).result == {"samples": 1}
