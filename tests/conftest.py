@@ -57,3 +57,15 @@ def kubectl(api_server: pathlib.Path) -> Kubectl:
     code, answer = kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(crds))
     assert code == 0, answer
     return kubectl
+
+
+@pytest.fixture(scope="session")
+def dev_cluster() -> Iterator[None]:
+    """A real cluster: KUBECONFIG's, or ours; ours goes again if these tests started it."""
+    from devcluster import cluster
+
+    was_up = cluster.is_up()
+    cluster.up()
+    yield
+    if not was_up:
+        cluster.down()

@@ -10,15 +10,15 @@ With synchronous SGD over two processes (the same batches, half of each on eithe
 
 As a federation of five participants on this machine, each with its own part of the data:
 
-    fedtrain run training.yaml
+    fedtrain run federation.yaml --out out
 
 As the same federation on a Kubernetes cluster:
 
-    kubectl apply -f training.yaml && kubectl get federatedtraining digits --watch
+    kubectl apply -f federation.yaml && kubectl get federatedtraining digits --watch
 
 The data are scikit-learn's 1,797 images of 8 x 8 pixels, 360 of them held out. At a real site they
-would simply be other files; here `--part k --parts n` (or PART and PARTS in the environment, which
-the resource sets for each participant) picks the k-th part of them.
+would simply be other files; here `--part k --parts n` (or PART, PARTS and SPLIT in the environment)
+picks the k-th part of them, counted from 0; federation.yaml says so for each participant.
 """
 
 import argparse
@@ -36,7 +36,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fedtrain import rounds
 
-BATCH = 64  # over all processes of a participant, however many there are
 TEST_IMAGES = 360
 
 parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -79,13 +78,14 @@ def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def my_part(labels: np.ndarray) -> np.ndarray:
-    """Which images are this participant's. Parts differ in size, as sites do: 1:2:3:1:2:3 ...
+    """Which images are this participant's; parts differ in size, as sites do.
 
-    iid: drawn at random. shards: sorted by label and cut into two pieces per participant, so that
-    each has a few classes only (after McMahan et al. 2017, section 3).
+    iid: drawn at random, in proportions of 1:2:3:1:2:3 ... shards: sorted by label and cut into
+    two pieces per participant (of 3:4:5:3:4:5 ...), so that each has a few classes only (after
+    McMahan et al. 2017, section 3).
     """
-    pieces = args.parts * (1 if args.split == "iid" else 2)
-    shares = np.array([1 + piece % 3 for piece in range(pieces)])
+    pieces, least = (args.parts, 1) if args.split == "iid" else (2 * args.parts, 3)
+    shares = np.array([least + piece % 3 for piece in range(pieces)])
     ends = (len(labels) * np.cumsum(shares) / shares.sum()).astype(int)
     if args.split == "iid":
         return np.split(np.arange(len(labels)), ends[:-1])[args.part]
@@ -149,13 +149,14 @@ for rnd in rounds(model, evaluate=evaluate):
     ddp = DistributedDataParallel(model) if dist.is_initialized() else model
     learning_rate = rnd.parameters.get("lr", 0.05)
     optimizer = torch.optim.SGD(ddp.parameters(), lr=learning_rate, momentum=0.9)
+    batch_size = rnd.parameters.get("batch", 64)  # over all ranks of a participant together
     # One order of the images for all ranks, another one in each round.
     generator = torch.Generator().manual_seed(rnd.seed)
     total, steps = torch.zeros((), device=device), 0
 
     ddp.train()
     for _ in range(rnd.parameters.get("localEpochs", 5)):
-        for batch in torch.randperm(len(mine), generator=generator).split(BATCH):
+        for batch in torch.randperm(len(mine), generator=generator).split(batch_size):
             own = batch[rank::world].to(device)
             # DDP takes the mean over the ranks; of this sum, that is the mean over the batch, also
             # for the last batch of an epoch, of which the ranks may have unequal shares.

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from fedtrain.aggregation import engine
 from fedtrain.contract import (
     MANIFEST_FILE,
     MODEL_FILE,
-    RECEIPT_FILE,
     SCHEMA_FILE,
     UPDATE_FILE,
     AggregateTask,
@@ -94,9 +94,7 @@ class Federation:
     def folder_of(self, participant: str, attempt: int = 1, round_number: int = 1) -> Path:
         return self.root / update_folder(participant, round_number, attempt)
 
-    def with_update(
-        self, name: str, deltas: Arrays, samples: int = 1, **said: Any
-    ) -> "Federation":
+    def with_update(self, name: str, deltas: Arrays, samples: int = 1, **said: Any) -> "Federation":
         """Participant `name` published `deltas`; `said` replaces what its receipt would say."""
         with Publication(self.folder_of(name)) as publication:
             digest, size = write_tensors(publication.path / UPDATE_FILE, deltas)
@@ -194,7 +192,10 @@ def environment(root: Path, message: Path, threads: int = 2) -> dict[str, str]:
 
 
 def run(
-    task: Task | str, root: Path, threads: int = 2, program: Sequence[str] = ("-m", "fedtrain.aggregation")
+    task: Task | str,
+    root: Path,
+    threads: int = 2,
+    program: Sequence[str] = ("-m", "fedtrain.aggregation"),
 ) -> Ended:
     """`python -m fedtrain.aggregation` (or another program) on a task."""
     with tempfile.TemporaryDirectory() as folder:

@@ -1,12 +1,15 @@
 """The laws of federated averaging (McMahan et al. 2017, Algorithm 1)."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from fedtrain import strategies
 from fedtrain.strategies.fedavg import FedAvg
 from fedtrain.strategies.mean import GROUP, weighted_mean
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 EPSILON = np.finfo(np.float32).eps
 
@@ -18,9 +21,7 @@ def a_round(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     scale = 10.0 ** draw(st.integers(-9, 6))
     deltas = (scale * rng.normal(size=(participants, 33))).astype(np.float32)
-    samples = draw(
-        st.lists(st.integers(1, 10_000), min_size=participants, max_size=participants)
-    )
+    samples = draw(st.lists(st.integers(1, 10_000), min_size=participants, max_size=participants))
     return deltas, np.array(samples, np.float64)
 
 
@@ -32,7 +33,9 @@ def mean(deltas: np.ndarray, samples: np.ndarray) -> np.ndarray:
 @given(a_round())
 def test_it_agrees_with_the_naive_twin_in_fp64(drawn: tuple[np.ndarray, np.ndarray]) -> None:
     deltas, samples = drawn
-    naive = sum(n / samples.sum() * d.astype(np.float64) for n, d in zip(samples, deltas, strict=True))
+    naive = sum(
+        n / samples.sum() * d.astype(np.float64) for n, d in zip(samples, deltas, strict=True)
+    )
     scale = (samples / samples.sum()) @ np.abs(deltas.astype(np.float64))
     assert np.all(np.abs(mean(deltas, samples) - naive) <= 1e-6 * scale)
 
@@ -95,7 +98,7 @@ def test_partial_sums_keep_the_error_of_many_participants_near_one_rounding() ->
 def test_a_mean_reads_one_value_at_a_time() -> None:
     buffer = np.empty(4, np.float32)
 
-    def values():  # noqa: ANN202
+    def values() -> Iterator[np.ndarray]:
         for k in range(40):
             buffer[:] = k
             yield buffer

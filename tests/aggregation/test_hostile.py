@@ -1,5 +1,6 @@
 """Whatever one participant sends can cost that participant its round, and nothing else."""
 
+import faulthandler
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from fedtrain.aggregation import engine, inspection
 from fedtrain.aggregation.verdicts import VerdictsError
 from fedtrain.contract import MODEL_FILE, RECEIPT_FILE, UPDATE_FILE, Message
@@ -32,7 +34,9 @@ def model_without_the_hostile(a_federation: Make, a_delta: Make) -> bytes:
 
 
 def header_of(document: bytes, data: bytes = b"") -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(struct.pack("<Q", len(document)) + document + data) and None
+    return lambda path: (
+        path.write_bytes(struct.pack("<Q", len(document)) + document + data) and None
+    )
 
 
 def empty_tensors(path: Path) -> None:
@@ -43,7 +47,9 @@ def empty_tensors(path: Path) -> None:
 
 
 def sparse(path: Path) -> None:
-    document = {"fc.weight": {"dtype": "F32", "shape": [8 * 10**8], "data_offsets": [0, 32 * 10**8]}}
+    document = {
+        "fc.weight": {"dtype": "F32", "shape": [8 * 10**8], "data_offsets": [0, 32 * 10**8]}
+    }
     header_of(json.dumps(document).encode())(path)
     os.truncate(path, path.stat().st_size + 32 * 10**8)
 
@@ -259,6 +265,7 @@ def test_an_update_that_changes_after_its_inspection_aborts_the_fold_and_is_name
 
 def crash(how: str) -> None:
     if how == "a segmentation fault":
+        faulthandler.disable()
         os.kill(os.getpid(), signal.SIGSEGV)
     if how == "all memory":
         bytearray(64 * 1024 * MIB)

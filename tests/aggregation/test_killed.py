@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 
 Make = Callable[..., Any]
-CALLS = ("open", "preadv", "pwrite", "fsync", "mkdir", "rmdir", "unlink", "fork", "waitpid", "ftruncate")
+CALLS = (
+    "open",
+    "preadv",
+    "pwrite",
+    "fsync",
+    "mkdir",
+    "rmdir",
+    "unlink",
+    "fork",
+    "waitpid",
+    "ftruncate",
+)
 COUNTED = f"""
 import os, signal
 from fedtrain import publication

@@ -4,15 +4,17 @@ import errno
 import multiprocessing
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from fedtrain import publication
 from fedtrain.contract import RECEIPT_FILE
 from fedtrain.publication import Publication, publish, published
 
 
-def writer_of(text: str):  # noqa: ANN201
+def writer_of(text: str) -> Callable[[Path], str]:
     def write(folder: Path) -> str:
         (folder / "update").write_text(text)
         return text
@@ -64,7 +66,7 @@ def test_a_folder_that_was_never_published_is_not_replaced(tmp_path: Path) -> No
     folder = tmp_path / "1"
     folder.mkdir()
     (folder / "somebody's").write_text("work")
-    with pytest.raises(FileExistsError, match="exists without a receipt.json: remove it"):
+    with pytest.raises(FileExistsError, match=r"exists without a receipt\.json: remove it"):
         publish(folder, writer_of("mine"))
     assert os.listdir(folder) == ["somebody's"]
     assert os.listdir(tmp_path) == ["1"]
@@ -126,9 +128,7 @@ def test_of_many_processes_that_publish_at_once_all_report_the_same_winner(tmp_p
     context = multiprocessing.get_context("fork")
     start = context.Barrier(6)
     names = [f"p{k}" for k in range(6)]
-    racers = [
-        context.Process(target=_race, args=(tmp_path / "1", name, start)) for name in names
-    ]
+    racers = [context.Process(target=_race, args=(tmp_path / "1", name, start)) for name in names]
     for racer in racers:
         racer.start()
     for racer in racers:

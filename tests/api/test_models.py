@@ -101,7 +101,9 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
                     {"minimum": many.map(lambda n: max(n, minimum))},
                     optional={"fraction": st.floats(0.01, 1), "seed": st.integers(-9, 9)},
                 ),
-                "weight": some(by=st.sampled_from(["Tokens", "Uniform"]), max=st.integers(1)),
+                "weight": some(
+                    by=st.sampled_from(["Tokens", "Uniform"]), max=st.integers(1, 10**9)
+                ),
                 "retries": st.integers(0, 100),
                 "parameters": PARAMETERS,
                 "seed": st.integers(-(2**53) + 1, 2**53 - 1),

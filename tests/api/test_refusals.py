@@ -100,10 +100,7 @@ MISTAKES = (
     Mistake(
         "a quantity with a point and no quotes",
         a_trainer(resources={"limits": {"cpu": 0.5}}),
-        (
-            "spec.trainer.resources.limits.cpu: 0.5 is not a quantity; "
-            "write it as a string, '0.5'",
-        ),
+        ("spec.trainer.resources.limits.cpu: 0.5 is not a quantity; write it as a string, '0.5'",),
         theirs="spec.trainer.resources.limits.cpu: Invalid value",
     ),
     Mistake(
@@ -136,10 +133,7 @@ MISTAKES = (
     Mistake(
         "a participant that is a text",
         {"participants": ["north"]},
-        (
-            'spec.participants[0]: "north" is not a mapping; '
-            "write a mapping of name, trainer, data",
-        ),
+        ('spec.participants[0]: "north" is not a mapping; write a mapping of name, trainer, data',),
         theirs='spec.participants[0]: Invalid value: "string"',
     ),
     Mistake(
@@ -169,10 +163,7 @@ MISTAKES = (
     Mistake(
         "a duration with a space",
         {"quorum": {"deadline": "10 min"}},
-        (
-            'spec.quorum.deadline: "10 min" is not a duration; '
-            "write it like 1h30m, or leave it out",
-        ),
+        ('spec.quorum.deadline: "10 min" is not a duration; write it like 1h30m, or leave it out',),
         theirs="spec.quorum.deadline in body should match",
     ),
     Mistake(
@@ -236,10 +227,7 @@ MISTAKES = (
     Mistake(
         "no command",
         {"trainer": {"image": "i"}},
-        (
-            "spec.trainer.command: is missing; "
-            "give it here, or in the trainer of every participant",
-        ),
+        ("spec.trainer.command: is missing; give it here, or in the trainer of every participant",),
     ),
     Mistake(
         "a reserved environment variable",

@@ -82,7 +82,7 @@ def test_a_key_is_looked_at_once_a_second_at_most():
     async def main():
         looks = Looks()
         async with running(looks) as queue:
-            for _ in range(100):
+            for _ in range(90):
                 queue.wake(KEY)
                 await asyncio.sleep(0.05)
         assert looks.times == [0, 1, 2, 3, 4]
@@ -180,23 +180,22 @@ def test_failures_are_tried_again_ever_later_but_at_least_every_minute():
 
 def test_an_event_does_not_cut_a_backoff_short_and_success_ends_it():
     async def main():
-        outcomes = iter([errors.Unavailable("no"), errors.Unavailable("no"), None, None])
+        outcomes = iter([errors.Unavailable("no"), errors.Unavailable("no")])
 
         def answer(key: Key) -> Next:
-            error = next(outcomes)
+            error = next(outcomes, None)
             if error is not None:
                 raise error
             return Next()
 
         looks = Looks(answer)
         async with running(looks) as queue:
-            for _ in range(60):
+            for _ in range(45):
                 queue.wake(KEY)
                 await asyncio.sleep(0.1)
-        assert looks.times == [0, 1, 3, 4, 5][:5]
+        assert looks.times == [0, 1, 3, 4]
 
-    with contextlib.suppress(RuntimeError):
-        run(main())
+    run(main())
 
 
 def test_one_key_that_fails_holds_up_no_other():

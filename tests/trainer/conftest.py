@@ -21,6 +21,9 @@ from fedtrain.contract import (
     Receipt,
     Role,
     encode_task,
+    evaluation_folder,
+    global_folder,
+    update_folder,
 )
 
 TRAINER = Path(__file__).resolve().parents[2] / "trainer"
@@ -83,32 +86,24 @@ class Exchange:
         self.root.mkdir(parents=True)
 
     def init(self, **changes: Any) -> ParticipantTask:
-        return self._task(Role.INIT, 0, "global/0/1", model=None, **changes)
+        return self._task(role=Role.INIT, round=0, output=global_folder(0, 1), **changes)
 
     def train(
         self, participant: str = "north", attempt: int = 1, **changes: Any
     ) -> ParticipantTask:
-        output = f"updates/{participant}/1/{attempt}"
-        return self._task(
-            Role.TRAIN, 1, output, participant=participant, attempt=attempt, **changes
-        )
+        known = {"role": Role.TRAIN, "round": 1, "model": self.model, "output": ""}
+        task = self._task(**known | changes)
+        task = replace(task, participant=participant, attempt=attempt)
+        return replace(task, output=update_folder(participant, task.round, attempt))
 
     def evaluate(self, **changes: Any) -> ParticipantTask:
-        return self._task(Role.EVALUATE, 0, "updates/north/0/evaluation-1", **changes)
+        known = {"role": Role.EVALUATE, "round": 0, "model": self.model, "output": ""}
+        task = self._task(**known | changes)
+        return replace(task, output=evaluation_folder("north", task.round, 1))
 
-    def _task(self, role: Role, number: int, output: str, **changes: Any) -> ParticipantTask:
-        task = ParticipantTask(
-            role=role,
-            training="digits",
-            uid="0123-4567",
-            round=number,
-            participant="north",
-            attempt=1,
-            output=output,
-            model=self.model,
-            seed=7,
-        )
-        return replace(task, **changes)
+    def _task(self, **fields: Any) -> ParticipantTask:
+        given = {"participant": "north", "attempt": 1, "seed": 7, **fields}
+        return ParticipantTask(training="digits", uid="0123-4567", **given)
 
     def start(
         self,

@@ -139,6 +139,8 @@ class Condition(StatusModel):
     """Complete, Failed, Suspended or Blocked."""
 
     status: Literal["True", "False", "Unknown"]
+    """True, False or Unknown."""
+
     reason: Short
     """One CamelCase word; events and metrics use the same."""
 
@@ -146,7 +148,10 @@ class Condition(StatusModel):
     """One sentence for whoever must act, with the remedy."""
 
     last_transition_time: datetime
+    """When status last changed."""
+
     observed_generation: int | None = None
+    """Of the spec that this is about."""
 
 
 class GlobalModel(StatusModel):

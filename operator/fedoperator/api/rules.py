@@ -119,6 +119,8 @@ PARTICIPANT_SUSPENDED = (
 
 def transitions() -> Iterator[tuple[str, str, str]]:
     """(field, CEL over self and oldSelf at the root, sentence): what may change after the start."""
+    # Of spec.parameters, which has no schema, the API server does not see that a name was
+    # exchanged for another (1.37: it compares only names that both sides have); `changes` does.
     before = "!has(oldSelf.status) || !has(oldSelf.status.round)"
     for name in FIXED:
         field = f"spec.{name}"

@@ -1,0 +1,286 @@
+"""A stage on a real API server: a namespace of its own, a training, and whoever plays the Jobs.
+
+There is no Job controller and no kubelet behind that server; `Stage` plays both, writing only what
+they would write, and the server validates it.
+"""
+
+import hashlib
+import json
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fedoperator import errors
+from fedoperator.api import API_VERSION, GROUP, VERSION
+from fedoperator.cluster.api import Api
+from fedoperator.cluster.client import Kubernetes
+from fedoperator.cluster.commit import Committer
+from fedoperator.cluster.reconcile import Reconciler
+from fedoperator.cluster.telemetry import Telemetry
+from fedoperator.cluster.workqueue import Next
+from fedoperator.rounds import observed
+from fedtrain.contract import Message
+
+Object = dict[str, Any]
+OURS = f"/apis/{GROUP}/{VERSION}"
+NAME = "digits"
+
+
+def a_training(participants: Sequence[str] = ("north", "south"), **changes: Any) -> Object:
+    """A FederatedTraining as YAML would say it; keyword arguments replace top-level fields."""
+    spec: Object = {
+        "rounds": 2,
+        "trainer": {"image": "digits:1", "command": ["torchrun", "train.py"]},
+        "participants": [{"name": name} for name in participants],
+        "exchange": {"size": "1Gi"},
+        "quorum": {"minimum": len(participants)},
+    }
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "FederatedTraining",
+        "metadata": {"name": NAME},
+        "spec": {**spec, **changes},
+    }
+
+
+def digest(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+class Died(BaseException):
+    """The operator's process ended here. No error: nothing in the program may catch it."""
+
+
+@dataclass
+class Stage:
+    """One namespace. The clock is the stage's own: `later` moves it."""
+
+    api: Api
+    namespace: str = field(default_factory=lambda: f"t-{uuid.uuid4().hex[:10]}")
+    late: timedelta = timedelta()
+    leads: bool = True
+    requests: Counter[str] = field(default_factory=Counter)
+    dies_after: int | None = None
+    """Writes after which the operator dies."""
+
+    def __post_init__(self) -> None:
+        self.telemetry = Telemetry()
+        self.restart()
+
+    def restart(self) -> None:
+        """The operator as it is right after its start: it remembers nothing."""
+        self.telemetry = Telemetry()
+        cluster = Kubernetes(_Counted(self))  # type: ignore[arg-type]
+        committer = Committer(cluster, lambda: self.leads, self.telemetry, "ctl:1", self.clock)
+        self.reconciler = Reconciler(cluster, committer, self.telemetry, self.clock)
+
+    def clock(self) -> datetime:
+        return datetime.now(UTC) + self.late
+
+    def later(self, **duration: float) -> None:
+        self.late += timedelta(**duration)
+
+    async def open(self) -> None:
+        await self.api.request("POST", "/api/v1/namespaces", {"metadata": {"name": self.namespace}})
+
+    # What the user does and sees ---------------------------------------------------------------
+
+    async def apply(self, training: Object) -> Object:
+        return await self.api.request("POST", self.path("federatedtrainings"), training)
+
+    async def edit(self, **changes: Any) -> None:
+        training = await self.training()
+        training["spec"] |= changes
+        await self.api.request("PUT", self.path("federatedtrainings", NAME), training)
+
+    async def delete(self, plural: str, name: str) -> None:
+        options = {"propagationPolicy": "Background"}
+        await self.api.request("DELETE", self.path(plural, name), options)
+
+    async def training(self) -> Object:
+        return await self.api.request("GET", self.path("federatedtrainings", NAME))
+
+    async def status(self) -> Object:
+        status: Object = (await self.training()).get("status") or {}
+        return status
+
+    async def records(self) -> list[Object]:
+        found = await self.api.request("GET", self.path("federatedrounds"))
+        return sorted(found["items"], key=lambda r: r["metadata"]["name"])
+
+    async def jobs(self) -> dict[str, Object]:
+        found = await self.api.request("GET", self.path("jobs"))
+        return {job["metadata"]["name"]: job for job in found["items"]}
+
+    async def events(self) -> list[tuple[str, str]]:
+        found = await self.api.request("GET", self.path("events"))
+        return [(event["reason"], event["message"]) for event in found["items"]]
+
+    def path(self, plural: str, *rest: str) -> str:
+        prefix = {"jobs": "/apis/batch/v1"}.get(plural, "/api/v1")
+        prefix = OURS if plural.startswith("federated") else prefix
+        return "/".join([prefix, "namespaces", self.namespace, plural, *rest])
+
+    # What the operator does --------------------------------------------------------------------
+
+    async def look(self) -> Next:
+        return await self.reconciler.look((self.namespace, NAME))
+
+    async def settle(self) -> None:
+        """Look until a look writes nothing; a conflict is looked at again, as the queue does."""
+        for _ in range(20):
+            before = self.writes
+            try:
+                await self.look()
+            except errors.Conflict:
+                continue
+            if self.writes == before:
+                return
+        raise AssertionError("the operator never comes to rest")
+
+    @property
+    def writes(self) -> int:
+        return sum(count for verb, count in self.requests.items() if not verb.startswith("GET"))
+
+    # What Job controller and kubelet do --------------------------------------------------------
+
+    async def ready(self, name: str) -> None:
+        await self._job_status(name, {"active": 1, "ready": 1, "startTime": _time()})
+
+    async def succeed(self, name: str, result: Object | None = None) -> None:
+        """With the termination message of its pod, unless it got lost (result None)."""
+        if result is not None:
+            await self._pod(name, 0, Message(result=result).encode().decode())
+        condition = _condition("SuccessCriteriaMet", "CompletionsReached", "reached")
+        await self._job_status(
+            name, {"startTime": _time(), "succeeded": 1, "ready": 0, "conditions": [condition]}
+        )
+
+    async def fail(self, name: str, code: int, reason: str, message: str) -> None:
+        await self._pod(name, code, Message(reason=reason, message=message).encode().decode())
+        listed = code in (64, 65, 74, 75)
+        text = f"Container train for pod x/{name} failed with exit code {code} matching FailJob"
+        why = ("PodFailurePolicy", text) if listed else ("BackoffLimitExceeded", "has reached it")
+        await self._job_status(
+            name,
+            {
+                "startTime": _time(),
+                "failed": 1,
+                "ready": 0,
+                "conditions": [_condition("FailureTarget", *why)],
+            },
+        )
+
+    async def work_off(self) -> list[str]:
+        """Everything unfinished succeeds with a plausible result; returns the names."""
+        done = []
+        for name, job in (await self.jobs()).items():
+            if job.get("status", {}).get("conditions") or "deletionTimestamp" in job["metadata"]:
+                continue
+            await self.succeed(name, self.plausible(job))
+            done.append(name)
+        return done
+
+    def plausible(self, job: Object) -> Object:
+        labels = job["metadata"]["labels"]
+        candidates = _task(job).get("candidates") or []
+        digests = {"digest": digest(job["metadata"]["name"])}
+        return {
+            "prepare": {},
+            "init": {**digests, "size": 1024},
+            "train": {**digests, "samples": 100, "seconds": 1.5, "metrics": {"loss": 0.5}},
+            "evaluate": {"samples": 10, "metrics": {"accuracy": 0.9}},
+            "aggregate": {
+                **digests,
+                "verdicts": "." * len(candidates),
+                "reasons": {},
+                "bytes": 2048,
+                "seconds": 0.25,
+                "peakMemory": 1 << 20,
+            },
+        }[labels[observed.ROLE_LABEL]]
+
+    async def _pod(self, name: str, code: int, message: str) -> None:
+        job = (await self.jobs())[name]
+        template = job["spec"]["template"]
+        owner = {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "name": name,
+            "uid": job["metadata"]["uid"],
+            "controller": True,
+        }
+        pod = f"{name}-0-{uuid.uuid4().hex[:5]}"
+        await self.api.request(
+            "POST",
+            self.path("pods"),
+            {
+                "metadata": {
+                    "name": pod,
+                    "labels": template["metadata"]["labels"],
+                    "ownerReferences": [owner],
+                },
+                "spec": template["spec"],
+            },
+        )
+        made = await self.api.request("GET", self.path("pods", pod))
+        container = template["spec"]["containers"][0]
+        made["status"] = {
+            "phase": "Failed" if code else "Succeeded",
+            "containerStatuses": [
+                {
+                    "name": container["name"],
+                    "image": container["image"],
+                    "imageID": "",
+                    "ready": False,
+                    "restartCount": 0,
+                    "state": {"terminated": {"exitCode": code, "message": message}},
+                }
+            ],
+        }
+        await self.api.request("PUT", self.path("pods", pod, "status"), made)
+
+    async def _job_status(self, name: str, status: Object) -> None:
+        job = (await self.jobs())[name]
+        old = job.get("status") or {}
+        job["status"] = {**old, **status, "startTime": old.get("startTime") or _time()}
+        await self.api.request("PUT", self.path("jobs", name, "status"), job)
+
+
+@dataclass
+class _Counted:
+    """The operator's session: counts what it did, and may end in the middle of it."""
+
+    stage: Stage
+
+    async def request(self, method: str, path: str, *rest: Any, **more: Any) -> Object:
+        stage = self.stage
+        if method != "GET" and stage.dies_after is not None and stage.writes >= stage.dies_after:
+            raise Died
+        answer = await stage.api.request(method, path, *rest, **more)
+        stage.requests[f"{method} {path}"] += 1
+        return answer
+
+
+def _task(job: Object) -> Object:
+    env = job["spec"]["template"]["spec"]["containers"][0]["env"]
+    task: Object = json.loads(next(e["value"] for e in env if e["name"] == "FEDTRAIN_TASK"))
+    return task
+
+
+def _time() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _condition(kind: str, reason: str, message: str) -> Object:
+    return {
+        "type": kind,
+        "status": "True",
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": _time(),
+        "lastProbeTime": _time(),
+    }

@@ -1,0 +1,320 @@
+"""Looks at trainings on a real API server; the test plays user, Job controller and kubelet."""
+
+import pytest
+
+from fedoperator import errors
+from tests.cluster.stage import NAME, Died, a_training
+
+pytestmark = pytest.mark.apiserver
+
+
+async def test_the_first_look_makes_record_status_claim_and_the_preparing_job(stage):
+    training = await stage.apply(a_training())
+    await stage.look()
+    (record,) = await stage.records()
+    (job,) = (await stage.jobs()).values()
+    owner = {
+        "apiVersion": "fedtrain.dev/v1alpha1",
+        "kind": "FederatedTraining",
+        "name": NAME,
+        "uid": training["metadata"]["uid"],
+        "controller": True,
+    }
+    assert record["metadata"]["ownerReferences"] == [owner]
+    assert job["metadata"]["ownerReferences"] == [owner]
+    assert job["metadata"]["name"] == "digits-prepare-0-1"
+    assert record["status"]["phase"] == "Preparing"
+    assert (await stage.status())["phase"] == "Pending"
+    claim = await stage.api.request(
+        "GET", stage.path("persistentvolumeclaims", "digits-exchange")
+    )
+    assert "ownerReferences" not in claim["metadata"]
+
+
+async def test_an_idle_operator_writes_nothing(stage):
+    await stage.apply(a_training())
+    await stage.settle()
+    before = (await stage.training())["metadata"]["resourceVersion"]
+    writes = stage.writes
+    for seconds in (1, 29, 31, 3600):
+        stage.later(seconds=seconds)
+        await stage.look()
+    stage.restart()
+    await stage.look()
+    assert stage.writes == writes
+    assert (await stage.training())["metadata"]["resourceVersion"] == before
+
+
+async def test_a_whole_training_runs_to_its_end(stage):
+    await stage.apply(a_training(evaluation={"by": "north"}))
+    await stage.settle()
+    for _ in range(12):
+        await stage.work_off()
+        await stage.settle()
+    status = await stage.status()
+    assert status["phase"] == "Succeeded", status
+    assert status["globalModel"]["round"] == 2
+    assert status["metrics"] == {"accuracy": 0.9}
+    assert [r["status"]["phase"] for r in await stage.records()] == ["Published"] * 3
+    assert [p["weight"] for p in (await stage.records())[2]["status"]["participants"]] == [0.5] * 2
+    told = {reason for reason, _ in await stage.events()}
+    assert {"RoundStarted", "RoundPublished", "Evaluated", "Succeeded"} <= told
+    text = stage.telemetry.render().decode()
+    assert 'fedtrain_global_metric{metric="accuracy"' in text
+    assert "fedtrain_participant_samples" in text
+
+
+async def test_a_result_that_got_lost_costs_a_participant_nothing(stage):
+    await stage.apply(a_training(rounds=1))
+    await stage.settle()
+    for _ in range(2):
+        await stage.work_off()
+        await stage.settle()
+    await stage.succeed("digits-train-1-north-1", None)
+    await stage.succeed("digits-train-1-south-1", None)
+    await stage.settle()
+    assert "digits-aggregate-1-1" in await stage.jobs()
+
+
+async def test_a_failed_attempt_is_told_and_tried_again(stage):
+    await stage.apply(a_training(rounds=1))
+    await stage.settle()
+    for _ in range(2):
+        await stage.work_off()
+        await stage.settle()
+    await stage.fail("digits-train-1-north-1", 75, "LossIsNaN", "the loss is not a number")
+    await stage.settle()
+    north = (await stage.records())[1]["status"]["participants"][0]
+    assert (north["state"], north["reason"]) == ("Retrying", "LossIsNaN")
+    assert any("the loss is not a number" in text for _, text in await stage.events())
+    stage.later(minutes=10)
+    await stage.settle()
+    assert "digits-train-1-north-2" in await stage.jobs()
+
+
+async def test_a_name_taken_by_somebody_else_blocks_and_is_tried_again(stage):
+    foreign = {
+        "metadata": {"name": "digits-prepare-0-1"},
+        "spec": {
+            "template": {
+                "spec": {"containers": [{"name": "c", "image": "i"}], "restartPolicy": "Never"}
+            }
+        },
+    }
+    await stage.api.request("POST", stage.path("jobs"), foreign)
+    await stage.apply(a_training())
+    asked = await stage.look()
+    assert asked.wake_at is not None
+    assert asked.wake_at <= stage.clock()
+    await stage.settle()
+    status = await stage.status()
+    assert (status["phase"], status["reason"]) == ("Blocked", "NameTaken")
+    assert "digits-prepare-0-1" in status["message"]
+    (job,) = (await stage.jobs()).values()
+    assert "ownerReferences" not in job["metadata"]
+    await stage.delete("jobs", "digits-prepare-0-1")
+    stage.later(minutes=2)
+    await stage.settle()
+    (job,) = (await stage.jobs()).values()
+    assert job["metadata"]["ownerReferences"][0]["name"] == NAME
+
+
+async def test_a_round_of_somebody_else_blocks(stage):
+    await stage.apply(a_training())
+    foreign = {
+        "apiVersion": "fedtrain.dev/v1alpha1",
+        "kind": "FederatedRound",
+        "metadata": {"name": "digits-00000"},
+        "spec": {"training": "digits", "round": 0, "invited": ["north"]},
+    }
+    await stage.api.request("POST", stage.path("federatedrounds"), foreign)
+    for _ in range(2):
+        with pytest.raises(errors.NameTaken):
+            await stage.look()
+    status = await stage.status()
+    assert (status["phase"], status["reason"]) == ("Blocked", "NameTaken")
+    assert not await stage.jobs()
+
+
+async def test_a_full_quota_is_told_in_the_words_of_the_api_server(stage):
+    quota = {"metadata": {"name": "none"}, "spec": {"hard": {"count/jobs.batch": "0"}}}
+    await stage.api.request("POST", stage.path("resourcequotas"), quota)
+    made = await stage.api.request("GET", stage.path("resourcequotas", "none"))
+    made["status"] = {"hard": {"count/jobs.batch": "0"}, "used": {"count/jobs.batch": "0"}}
+    await stage.api.request("PUT", stage.path("resourcequotas", "none", "status"), made)
+    await stage.apply(a_training())
+    await stage.settle()
+    status = await stage.status()
+    assert (status["phase"], status["reason"]) == ("Blocked", "Refused")
+    assert "exceeded quota" in status["message"]
+
+
+async def test_a_training_that_changed_since_it_was_read_gets_no_write(stage, monkeypatch):
+    await stage.apply(a_training())
+    read = stage.reconciler._cluster.training
+
+    async def read_then_edited(namespace, name):
+        found = await read(namespace, name)
+        await stage.edit(retries=found["spec"]["retries"] + 1 if "retries" in found["spec"] else 3)
+        return found
+
+    monkeypatch.setattr(stage.reconciler._cluster, "training", read_then_edited)
+    with pytest.raises(errors.Conflict):
+        await stage.look()
+    assert "status" not in await stage.training()
+    assert not await stage.jobs()
+
+
+async def test_before_acting_on_an_unchanged_status_the_training_is_read_again(stage, monkeypatch):
+    await stage.apply(a_training())
+    stage.dies_after = 3  # Record, its status, the training's status; no Job.
+    with pytest.raises(Died):
+        await stage.look()
+    stage.dies_after = None
+    stage.restart()
+    read = stage.reconciler._cluster.training
+    edits = iter([True])
+
+    async def read_then_edited(namespace, name):
+        found = await read(namespace, name)
+        if next(edits, False):
+            await stage.edit(suspend=True)
+        return found
+
+    monkeypatch.setattr(stage.reconciler._cluster, "training", read_then_edited)
+    with pytest.raises(errors.Conflict):
+        await stage.look()
+    assert not await stage.jobs()
+    await stage.settle()
+    assert not await stage.jobs()
+    assert (await stage.status())["phase"] == "Suspended"
+
+
+async def test_without_the_lease_nothing_is_written(stage):
+    await stage.apply(a_training())
+    stage.leads = False
+    with pytest.raises(errors.NotLeading):
+        await stage.look()
+    assert stage.writes == 0
+
+
+async def test_a_deleted_training_is_forgotten(stage):
+    await stage.apply(a_training())
+    await stage.settle()
+    assert b'training="digits"' in stage.telemetry.render()
+    await stage.delete("federatedtrainings", NAME)
+    writes = stage.writes
+    assert (await stage.look()).gone
+    assert stage.writes == writes
+    assert b'training="digits"' not in stage.telemetry.render()
+
+
+async def test_a_training_that_waits_for_its_children_to_go_gets_no_write(stage):
+    await stage.apply(a_training())
+    await stage.settle()
+    training = await stage.training()
+    training["metadata"]["finalizers"] = ["example.com/wait"]
+    await stage.api.request("PUT", stage.path("federatedtrainings", NAME), training)
+    await stage.delete("federatedtrainings", NAME)
+    writes = stage.writes
+    assert not (await stage.look()).gone
+    assert stage.writes == writes
+
+
+async def test_a_training_made_again_has_nothing_to_do_with_the_jobs_of_the_old_one(stage):
+    """Nobody collects garbage here, so the old ones stand in the way: that is told, too."""
+    await stage.apply(a_training())
+    await stage.settle()
+    await stage.delete("federatedtrainings", NAME)
+    await stage.apply(a_training())
+    with pytest.raises(errors.NameTaken):
+        await stage.look()
+    for record in await stage.records():
+        await stage.delete("federatedrounds", record["metadata"]["name"])
+    await stage.settle()
+    assert (await stage.status())["reason"] == "NameTaken"
+
+
+async def test_a_record_without_its_status_is_filled_in(stage):
+    await stage.apply(a_training())
+    stage.dies_after = 1
+    with pytest.raises(Died):
+        await stage.look()
+    (record,) = await stage.records()
+    assert "status" not in record
+    stage.dies_after = None
+    stage.restart()
+    await stage.settle()
+    assert (await stage.records())[0]["status"]["phase"] == "Preparing"
+    assert "digits-prepare-0-1" in await stage.jobs()
+
+
+async def test_an_operator_that_dies_after_any_write_loses_and_repeats_nothing(stage):
+    """Restarted at every write of a whole training, which then looks as if nothing had been."""
+    await stage.apply(a_training(rounds=1, evaluation={"by": "Participants"}))
+    deaths = 0
+    for _ in range(80):
+        stage.dies_after = stage.writes + 1
+        try:
+            await stage.look()
+        except Died:
+            deaths += 1
+            stage.restart()
+            continue
+        except errors.Conflict:
+            continue
+        finally:
+            stage.dies_after = None
+        if not await stage.work_off():
+            status = await stage.status()
+            if status["phase"] == "Succeeded":
+                break
+    assert deaths > 8
+    assert (await stage.status())["phase"] == "Succeeded"
+    attempts = [
+        assignment["attempt"]
+        for record in await stage.records()
+        for assignment in [
+            *record["status"].get("participants", []),
+            *record["status"].get("evaluation", []),
+        ]
+    ]
+    assert attempts == [1] * 4
+
+
+async def test_why_a_pod_cannot_start_is_found_out_after_a_while(stage):
+    await stage.apply(a_training())
+    await stage.settle()
+    job = (await stage.jobs())["digits-prepare-0-1"]
+    event = {
+        "metadata": {"name": "e1", "namespace": stage.namespace},
+        "involvedObject": {
+            "kind": "Job",
+            "namespace": stage.namespace,
+            "name": job["metadata"]["name"],
+            "uid": job["metadata"]["uid"],
+        },
+        "type": "Warning",
+        "reason": "FailedCreate",
+        "message": "pods are forbidden: exceeded quota: team",
+        "lastTimestamp": "2026-01-01T00:00:00Z",
+    }
+    await stage.api.request("POST", stage.path("events"), event)
+    asked = await stage.look()
+    assert asked.wake_at is not None
+    assert (await stage.status())["phase"] == "Pending"
+    stage.later(seconds=31)
+    await stage.settle()
+    status = await stage.status()
+    assert (status["phase"], status["reason"]) == ("Blocked", "FailedCreate")
+    assert "exceeded quota: team" in status["message"]
+
+
+async def test_pods_are_asked_for_only_when_a_job_does_not_tell_enough(stage):
+    await stage.apply(a_training())
+    await stage.settle()
+    await stage.look()
+    assert not [request for request in stage.requests if request.endswith("/pods")]
+    await stage.work_off()
+    await stage.look()
+    assert len([request for request in stage.requests if request.endswith("/pods")]) == 1
