@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # Two images from one file:
 #
 #   docker build --target controller -t fedtrain/controller:dev .   # operator and aggregator: no torch
@@ -11,11 +10,8 @@ ARG BASE=python:3.11-slim-bookworm
 
 
 FROM ${BASE} AS common
-# HOME and LOGNAME: a pod may run as a user that /etc/passwd does not know, and libraries ask for both.
 ENV PATH=/opt/fedtrain/bin:$PATH \
-    PYTHONUNBUFFERED=1 \
-    HOME=/tmp \
-    LOGNAME=fedtrain
+    PYTHONUNBUFFERED=1
 WORKDIR /workspace
 
 
@@ -25,7 +21,7 @@ COPY constraints.txt /opt/fedtrain/
 # is installed, generated models that we import and never use) only the bytecode, without docstrings.
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv /opt/fedtrain \
- && HOME=/root pip install --constraint /opt/fedtrain/constraints.txt \
+ && pip install --constraint /opt/fedtrain/constraints.txt \
         kopf kubernetes aiohttp prometheus-client pydantic pyyaml numpy \
  && pip uninstall --quiet --yes setuptools pip \
  && cd /opt/fedtrain/lib/python3.*/site-packages \
@@ -37,20 +33,25 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 COPY operator/fedoperator /opt/fedtrain/code/fedoperator
 COPY trainer/fedtrain /opt/fedtrain/code/fedtrain
 RUN python -m compileall -q /opt/fedtrain/code
+# A pod may run as a user that /etc/passwd does not know, and libraries ask for both.
+ENV HOME=/tmp LOGNAME=fedtrain
 USER 65532:65532
 CMD ["python", "-m", "fedoperator"]
 
 
+# What is built FROM this installs more as root: USER root, RUN pip install ..., USER 65532:65532.
 FROM common AS trainer
 # In a layer of its own, which only a change of torch's version makes anew: gigabytes.
 COPY constraints.txt /opt/fedtrain/
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv /opt/fedtrain \
- && HOME=/root pip install --constraint /opt/fedtrain/constraints.txt torch
+ && pip install --constraint /opt/fedtrain/constraints.txt torch
 RUN --mount=type=cache,target=/root/.cache/pip \
-    HOME=/root pip install --constraint /opt/fedtrain/constraints.txt numpy \
+    pip install --constraint /opt/fedtrain/constraints.txt numpy \
  && echo /opt/fedtrain/code > "$(echo /opt/fedtrain/lib/python3.*/site-packages)/fedtrain.pth"
 COPY trainer/fedtrain /opt/fedtrain/code/fedtrain
 RUN python -m compileall -q /opt/fedtrain/code
+# A pod may run as a user that /etc/passwd does not know, and libraries ask for both.
+ENV HOME=/tmp LOGNAME=fedtrain
 USER 65532:65532
 CMD ["python"]

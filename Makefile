@@ -42,7 +42,7 @@ fmt: ## Format the code and mend what the linter can
 
 .PHONY: manifests
 manifests: ## Generate the CRDs and the rendered install from their sources
-	$(RUN) python -m fedoperator.api.crd
+	$(RUN) python -m fedoperator.cli.crds
 	$(RUN) python -m charts
 
 .PHONY: shell

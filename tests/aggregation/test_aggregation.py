@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedtrain.aggregation import fold
-from fedtrain.aggregation.verdicts import VerdictsError
+from fedtrain.aggregation.verdicts import Verdicts, VerdictsError
 from fedtrain.contract import MESSAGE_LIMIT, MODEL_FILE, Message, ModelRef
 from fedtrain.errors import ContractError, DataError, TryAgain
+from fedtrain.manifest import Accepted, Rejected
 from fedtrain.schema import Schema
 
 Make = Callable[..., Any]
+DIGEST = "sha256:" + "0" * 64
 EPSILON = np.finfo(np.float32).eps
 
 
@@ -241,20 +243,37 @@ def test_a_task_of_another_version_breaks_the_contract(
         federation.aggregate(**said)
 
 
-def test_a_thousand_verdicts_fit_one_termination_message(a_federation: Make, a_delta: Make) -> None:
-    federation = a_federation().with_update("p0000", a_delta(0))
-    absent = [(f"p{k:04}", 1) for k in range(1, 1000)]
-    candidates = (("p0000", 1), *absent)
-    federation.candidates = list(candidates)
-    message = federation.aggregate(
-        candidates=candidates, missing=tuple(name for name, _ in candidates), threads=2
+def test_a_thousand_verdicts_fit_one_termination_message() -> None:
+    names = [f"participant-with-a-long-name-{k:04}" for k in range(1000)]
+    verdicts = Verdicts(
+        candidates=tuple((name, 1) for name in names),
+        accepted=[
+            Accepted(participant=name, attempt=1, weight=0.002, samples=10, digest=DIGEST)
+            for name in names[:500]
+        ],
+        rejected=[
+            Rejected(participant=name, attempt=1, reason=f"Reason{k % 3}", sentence="x" * 300)
+            for k, name in enumerate(names[500:])
+        ],
     )
-    assert len(message.encode()) <= MESSAGE_LIMIT
+    measured = {"digest": DIGEST, "bytes": 10**15, "seconds": 12345.678, "peakMemory": 10**12}
+    sentence = "1000 of 1000 updates became global/123/456"
+    message = Message(message=sentence, result=verdicts.result(measured, names))
     decoded = Message.decode(message.encode().decode())
-    assert decoded.result["verdicts"] == "." + "a" * 999
-    assert decoded.result["reasons"] == {"a": "ReceiptMissing"}
-    assert decoded.result["filled"].keys() == {"p0000"}
-    assert len(decoded.result["details"]) >= 3
+    assert len(message.encode()) <= MESSAGE_LIMIT
+    assert decoded == message
+    assert decoded.result["verdicts"] == "." * 500 + ("abc" * 167)[:500]
+    assert decoded.result["reasons"] == {"a": "Reason0", "b": "Reason1", "c": "Reason2"}
+    assert decoded.result["filled"][names[0]] == {"samples": 10, "digest": DIGEST}
+    assert len(decoded.result["filled"]) >= 5
+
+
+def test_the_first_of_the_refused_are_told_why(a_federation: Make, a_delta: Make) -> None:
+    federation = three_participants(a_federation, a_delta)
+    federation.candidates += [(f"p{k:02}", 1) for k in range(20)]
+    details = federation.aggregate().result["details"]
+    assert list(details) == [f"p{k:02}" for k in range(8)]
+    assert details["p00"] == "updates/p00/1/1 was not published"
 
 
 def test_more_updates_than_the_soft_limit_of_open_files_are_folded(

@@ -268,7 +268,7 @@ def crash(how: str) -> None:
         faulthandler.disable()
         os.kill(os.getpid(), signal.SIGSEGV)
     if how == "all memory":
-        bytearray(64 * 1024 * MIB)
+        bytearray(1024 * MIB)
     raise AssertionError("a bug of ours")
 
 

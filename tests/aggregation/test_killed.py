@@ -128,7 +128,7 @@ def test_leftovers_of_a_dead_aggregation_are_removed_by_the_next_number(
 def test_only_whole_folders_are_ever_seen(prepared: tuple[Any, int, str]) -> None:
     federation, calls, _ = prepared
     copy = moved(federation, "whole")
-    for at in range(calls - 12, calls + 1):
+    for at in range(calls - 7, calls + 1):
         signalled(copy, at)
         for folder in (copy.root / "global").glob("1/[0-9]*"):
             assert sorted(path.name for path in Path(folder).iterdir()) == [

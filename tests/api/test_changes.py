@@ -5,6 +5,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+
 from fedoperator.api import admission
 
 FIXED = "is fixed once the training has started; undo the change, or make another training"
@@ -14,7 +15,7 @@ BIGGER = {"image": "registry.example/digits:2", "command": ["torchrun", "train.p
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """spec: the fields that change. ours: the lines of `problems`. theirs: in the server's reply."""
+    """spec: what changes. ours: the lines of `problems`. theirs: what the server's reply holds."""
 
     says: str
     spec: dict[str, Any]

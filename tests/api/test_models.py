@@ -3,11 +3,12 @@
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from fedoperator.api import admission
 from fedoperator.api.trainer import Trainer, TrainerOverride, merged, processes_per_node
 from fedoperator.api.training import TrainingSpec
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 NAMES = st.from_regex(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
 OBJECTS = st.from_regex(r"[a-z0-9]([-a-z0-9.]{0,20}[a-z0-9])?", fullmatch=True)

@@ -4,6 +4,7 @@ import io
 
 import pytest
 import yaml
+
 from fedoperator.cli import validate
 
 

@@ -25,9 +25,7 @@ async def test_the_first_look_makes_record_status_claim_and_the_preparing_job(st
     assert job["metadata"]["name"] == "digits-prepare-0-1"
     assert record["status"]["phase"] == "Preparing"
     assert (await stage.status())["phase"] == "Pending"
-    claim = await stage.api.request(
-        "GET", stage.path("persistentvolumeclaims", "digits-exchange")
-    )
+    claim = await stage.api.request("GET", stage.path("persistentvolumeclaims", "digits-exchange"))
     assert "ownerReferences" not in claim["metadata"]
 
 
@@ -149,6 +147,32 @@ async def test_a_full_quota_is_told_in_the_words_of_the_api_server(stage):
     assert "exceeded quota" in status["message"]
 
 
+async def test_what_a_quota_leaves_no_room_for_is_told_and_made_once_there_is(stage):
+    await stage.apply(a_training([f"site-{n:02}" for n in range(14)], rounds=1))
+    await stage.settle()
+    await stage.work_off()
+    await stage.settle()
+    quota = {"metadata": {"name": "tight"}, "spec": {"hard": {"count/jobs.batch": "5"}}}
+    await stage.api.request("POST", stage.path("resourcequotas"), quota)
+    made = await stage.api.request("GET", stage.path("resourcequotas", "tight"))
+    made["status"] = {"hard": {"count/jobs.batch": "5"}, "used": {"count/jobs.batch": "2"}}
+    await stage.api.request("PUT", stage.path("resourcequotas", "tight", "status"), made)
+    await stage.work_off()
+    asked = await stage.look()
+    assert len(await stage.jobs()) == 5
+    assert asked.wake_at is not None
+    assert asked.wake_at <= stage.clock(), "what is news is told at the next look"
+    await stage.settle()
+    waiting = (await stage.records())[1]["status"]["participants"]
+    assert [p.get("reason") for p in waiting].count("Refused") == 11
+    assert (await stage.status())["phase"] == "Blocked"
+    await stage.delete("resourcequotas", "tight")
+    stage.later(minutes=2)
+    await stage.settle()
+    assert len(await stage.jobs()) == 2 + 14
+    assert (await stage.status())["phase"] == "Training"
+
+
 async def test_a_training_that_changed_since_it_was_read_gets_no_write(stage, monkeypatch):
     await stage.apply(a_training())
     read = stage.reconciler._cluster.training
@@ -163,6 +187,34 @@ async def test_a_training_that_changed_since_it_was_read_gets_no_write(stage, mo
         await stage.look()
     assert "status" not in await stage.training()
     assert not await stage.jobs()
+
+
+async def test_a_spec_of_a_newer_version_blocks_with_the_field_and_a_remedy(stage, monkeypatch):
+    await stage.apply(a_training())
+    await stage.settle()
+    read = stage.reconciler._cluster.training
+
+    async def read_newer(namespace, name):
+        found = await read(namespace, name)
+        found["spec"] |= {"qourum": {"minimum": 1}}
+        return found
+
+    with monkeypatch.context() as newer:
+        newer.setattr(stage.reconciler._cluster, "training", read_newer)
+        await stage.settle()
+        status = await stage.status()
+        assert (status["phase"], status["reason"]) == ("Blocked", "InvalidSpec")
+        assert status["message"] == "spec.qourum: no such field; did you mean quorum?"
+        blocked = {c["type"]: c for c in status["conditions"]}["Blocked"]
+        assert (blocked["status"], blocked["message"]) == ("True", status["message"])
+        assert b'phase="Blocked",training="digits"} 1.0' in stage.telemetry.render()
+        writes = stage.writes
+        stage.later(hours=1)
+        await stage.look()
+        assert stage.writes == writes
+    await stage.settle()
+    status = await stage.status()
+    assert (status["phase"], status["reason"]) == ("Pending", "")
 
 
 async def test_before_acting_on_an_unchanged_status_the_training_is_read_again(stage, monkeypatch):

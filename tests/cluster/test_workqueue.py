@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tests.cluster.clock import run
 
 from fedoperator import errors
 from fedoperator.cluster import workqueue
 from fedoperator.cluster.workqueue import Key, Next, Queue
+from tests.cluster.clock import run
 
 KEY = ("default", "digits")
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -93,16 +93,31 @@ def test_a_key_is_looked_at_once_a_second_at_most():
 def test_a_wake_during_a_look_is_followed_by_exactly_one_more():
     async def main():
         looks = Looks()
-        looks.lasts = 5.0
+        looks.lasts = 1.0
         async with running(looks, workers=4) as queue:
             queue.wake(KEY)
-            for _ in range(10):
-                await asyncio.sleep(0.3)
+            for _ in range(9):
+                await asyncio.sleep(0.1)
                 queue.wake(KEY)
             await asyncio.sleep(30)
-        assert looks.times == [0, 5]
+        assert looks.times == [0, 3]
 
     run(main())
+
+
+def test_after_a_long_look_a_key_rests_twice_as_long_but_not_too_long():
+    async def main(lasts: float) -> list[float]:
+        looks = Looks()
+        looks.lasts = lasts
+        async with running(looks) as queue:
+            for _ in range(300):
+                queue.wake(KEY)
+                await asyncio.sleep(0.1)
+        return looks.times[:3]
+
+    assert run(main(0.2)) == [0, 1, 2]
+    assert run(main(2.0)) == [0, 6, 12]
+    assert run(main(10.0)) == [0, 15, 30]
 
 
 def test_different_keys_are_looked_at_beside_each_other():
@@ -246,7 +261,7 @@ def test_a_key_woken_while_found_gone_is_looked_at_again():
             await asyncio.sleep(0.5)
             queue.wake(KEY)
             await asyncio.sleep(10)
-            assert looks.times == [0, 1]
+            assert looks.times == [0, 3]
             assert queue.keys == 0
 
     run(main())

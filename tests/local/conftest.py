@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from fedoperator.local import processes
 
 ROOT = Path(__file__).parents[2]

@@ -45,13 +45,13 @@ def test_stopped_is_no_failure(federation: Any, three: Three) -> None:
 def test_a_process_that_heeds_no_signal_is_ended_by_the_next_run(
     federation: Any, three: Three
 ) -> None:
-    federation.of(three("--sleep", "5", "--stubborn"), rounds=1)
-    federation.kill_after(lambda: len(federation.processes) >= 6)
+    federation.of({"a": ["--sleep", "60", "--stubborn"]}, rounds=1)
+    log = federation.out / "logs" / "linear-train-1-a-1.log"
+    federation.kill_after(lambda: log.exists() and "says" in log.read_text())
     left = set(federation.processes)
-    assert left, "the script ignores the SIGTERM that fedtrain run's end sends"
-    process = federation.start()
-    federation.wait_for(lambda: not left & set(federation.processes), seconds=4)
-    process.kill()
+    assert left, "the script ignores the SIGTERM that the end of fedtrain run sends"
+    federation.start()
+    federation.wait_for(lambda: not left & set(federation.processes), seconds=10)
 
 
 def test_a_second_run_in_one_folder_is_refused(federation: Any, three: Three) -> None:

@@ -34,8 +34,7 @@ def distance(one: Model, other: Model) -> float:
     """The largest relative distance of a tensor, by its norm."""
     assert one.keys() == other.keys()
     return max(
-        float(np.linalg.norm(one[name] - other[name]) / np.linalg.norm(other[name]))
-        for name in one
+        float(np.linalg.norm(one[name] - other[name]) / np.linalg.norm(other[name])) for name in one
     )
 
 

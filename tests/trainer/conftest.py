@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ class Exchange:
     def __init__(self, root: Path) -> None:
         self.root = root / "exchange"
         self._containers = root / "containers"
-        self._started = 0
+        self._running: list[subprocess.Popen[bytes]] = []
         self.model: ModelRef | None = None
         self.root.mkdir(parents=True)
 
@@ -118,8 +118,7 @@ class Exchange:
 
         processes: of torchrun; 0 is plain Python without it.
         """
-        self._started += 1
-        folder = self._containers / str(self._started)
+        folder = self._containers / str(len(self._running))
         folder.mkdir(parents=True)
         if isinstance(script, str):
             (folder / "train.py").write_text(script)
@@ -141,7 +140,15 @@ class Exchange:
                 stderr=log,
                 start_new_session=True,
             )
+        self._running.append(process)
         return Running(process, folder)
+
+    def stop(self) -> None:
+        """End what a failed test left running; launch ends its own descendants."""
+        for process in self._running:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(timeout=60)
 
     def run(
         self, script: str | Path | Sequence[str], task: ParticipantTask, **options: Any
@@ -160,8 +167,10 @@ class Exchange:
 
 
 @pytest.fixture
-def exchange(tmp_path: Path) -> Exchange:
-    return Exchange(tmp_path)
+def exchange(tmp_path: Path) -> Iterator[Exchange]:
+    exchange = Exchange(tmp_path)
+    yield exchange
+    exchange.stop()
 
 
 @pytest.fixture

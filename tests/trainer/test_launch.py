@@ -2,7 +2,9 @@
 
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,7 @@ def test_a_crash_after_the_submit_changes_nothing(exchange: Any, numpy_script: s
         (raising("import nosuch"), 75, "ScriptFailed", "No module named 'nosuch' (train.py:5)"),
         ("import nosuch", 75, "ScriptFailed", "ModuleNotFoundError: No module named 'nosuch'"),
         ("raise SystemExit(3)", 75, "ScriptFailed", "the command exited with 3"),
+        ("import sys; sys.exit('no GPU')", 75, "ScriptFailed", "exited with 1: no GPU"),
         (raising("raise DataError('empty claim')"), 65, "BadData", "empty claim"),
         (raising("rnd.submit(samples=0)"), 65, "NoSamples", "samples=0"),
         (raising("rnd.submit(samples=1.5)"), 64, "BadSamples", "samples=1.5"),
@@ -192,10 +195,11 @@ def test_a_name_that_never_resolves_is_waited_for_with_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     started = time.monotonic()
-    assert not launch.wait_for_name("pod-0.nowhere.invalid", seconds=0.2)
+    pause = threading.Event().wait
+    assert not launch.wait_for_name("pod-0.nowhere.invalid", pause, seconds=0.2)
     assert time.monotonic() - started < 5
     assert capsys.readouterr().err.count("waits up to") == 1
-    assert launch.wait_for_name("localhost", seconds=0.2)
+    assert launch.wait_for_name("localhost", pause, seconds=0.2)
 
 
 def test_launch_loads_neither_torch_nor_numpy() -> None:
@@ -211,8 +215,6 @@ def test_importing_the_package_and_rounds_is_cheap() -> None:
 
 
 def _python(code: str) -> str:
-    import subprocess
-
     from_here = {"PYTHONPATH": str(Path(launch.__file__).parents[1])}
     done = subprocess.run(
         [sys.executable, "-c", code], env=from_here, capture_output=True, text=True, check=True

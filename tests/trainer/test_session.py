@@ -3,9 +3,11 @@
 import errno
 import json
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,11 @@ from torch import nn
 
 from fedtrain import rounds, store, tensorfile
 from fedtrain.contract import ROOT_ENV, TASK_ENV, ModelRef, ParticipantTask, encode_task
-from fedtrain.errors import ContractError, DataError, ExchangeError, TryAgain
-from fedtrain.session import agree, checked_metrics
+from fedtrain.errors import ContractError, DataError, ExchangeError, FedtrainError, TryAgain
+from fedtrain.session import Session, agree, checked_metrics
 from fedtrain.store import Submission
 from fedtrain.tensorfile import TensorFile, TensorWriter, digest_file, plan
+from fedtrain.weights import weights_of
 
 
 @pytest.fixture
@@ -344,6 +347,62 @@ def test_every_rank_raises_its_own_error_or_else_the_first() -> None:
         with pytest.raises(ContractError) as raised:
             agree(told, rank)
         assert raised.value is expected
+
+
+class Threads:
+    """Ranks that are threads of this process, for what must hold whatever carries the words."""
+
+    def __init__(self, world: int) -> None:
+        self.world, self.barrier = world, threading.Barrier(world, timeout=10)
+        self.said: list[Any] = [None] * world
+
+    def of(self, rank: int) -> Any:
+        def gather(mine: Any) -> list[Any]:
+            self.said[rank] = mine
+            self.barrier.wait()
+            told = list(self.said)
+            self.barrier.wait()
+            return told
+
+        tell = lambda value: gather(value)[0]  # noqa: E731
+        return SimpleNamespace(rank=rank, world=self.world, gather=gather, tell=tell)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [("forget", "NoSubmit"), ("nan", "NotFinite"), ("metric", "BadMetric"), ("fine", "")],
+)
+def test_all_ranks_end_with_the_same_error_and_none_waits_for_ever(
+    exchange: Any, begun: Any, behaviour: str, reason: str
+) -> None:
+    begun(arrays())
+    task, ranks, ends = exchange.train(), Threads(3), ["", "", ""]
+
+    def live(rank: int) -> None:
+        model = arrays()
+        session = Session(
+            store=store.Store(root=exchange.root, task=task),
+            ranks=ranks.of(rank),
+            weights=weights_of(model),
+        )
+        try:
+            for rnd in session.train():
+                if behaviour == "forget" and rank == 1:
+                    continue
+                if behaviour == "nan" and rank == 0:
+                    model["w"][0] = np.inf
+                name = "top-1" if behaviour == "metric" and rank == 2 else "top1"
+                rnd.submit(samples=1, metrics={name: 1.0})
+        except FedtrainError as error:
+            ends[rank] = error.reason
+
+    threads = [threading.Thread(target=live, args=(rank,)) for rank in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=20)
+    assert ends == [reason] * 3
+    assert (exchange.root / task.output).exists() == (behaviour == "fine")
 
 
 def test_a_store_names_the_reason_when_a_task_has_no_model(exchange: Any) -> None:

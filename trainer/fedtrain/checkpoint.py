@@ -31,6 +31,8 @@ class ModuleWeights:
     """The parameters and persistent buffers of a module, by their published names."""
 
     def __init__(self, module: nn.Module) -> None:
+        if any(type(part).__name__ == "FullyShardedDataParallel" for part in module.modules()):
+            raise _unsupported("", "is wrapped in FSDP; pass the module before it is wrapped")
         self._tensors: dict[str, Tensor] = {}
         kinds: dict[str, bool] = {}
         for name, tensor, is_parameter in named_tensors(module):
@@ -136,7 +138,8 @@ def _check(name: str, tensor: Any) -> None:
 
 
 def _unsupported(name: str, why: str) -> ContractError:
-    return ContractError("ModelUnsupported", f"rounds(model): tensor {name!r} {why}")
+    subject = f"tensor {name!r}" if name else "the model"
+    return ContractError("ModelUnsupported", f"rounds(model): {subject} {why}")
 
 
 def _numpy(tensor: Tensor) -> Array:

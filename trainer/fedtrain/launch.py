@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 from fedtrain.contract import (
@@ -63,8 +63,9 @@ def _run(command: list[str], task: ParticipantTask, folder: Path) -> Verdict:
     environment = dict(os.environ)
     prepare_environment(environment, nodes)
     with Command(environment) as process:
-        if nodes > 1 and not wait_for_name(environment.get("PET_MASTER_ADDR", "")):
-            return Verdict(exit=Exit.TRY_AGAIN, message=_unresolved(environment))
+        master = environment.get("PET_MASTER_ADDR", "")
+        if nodes > 1 and not wait_for_name(master, process.linger):
+            return _unresolved(master)
         try:
             code = process.run(command)
         except OSError as error:
@@ -118,8 +119,13 @@ def prepare_environment(environment: MutableMapping[str, str], nodes: int) -> No
         environment.setdefault("PET_RDZV_CONF", "timeout=3600")
 
 
-def wait_for_name(name: str, seconds: float = RESOLVE_SECONDS) -> bool:
-    """Wait until node 0's name resolves: a headless Service lags some seconds behind its pods."""
+def wait_for_name(
+    name: str, pause: Callable[[float], bool], seconds: float = RESOLVE_SECONDS
+) -> bool:
+    """Wait until node 0's name resolves: a headless Service lags some seconds behind its pods.
+
+    pause: sleeps that long; True when it is time to stop.
+    """
     started, told = time.monotonic(), False
     while True:
         try:
@@ -131,7 +137,8 @@ def wait_for_name(name: str, seconds: float = RESOLVE_SECONDS) -> bool:
             if not told:
                 say(f"waits up to {seconds:.0f} s for {name!r} to resolve ({error})")
                 told = True
-        time.sleep(min(1.0, seconds))
+        if pause(min(1.0, seconds)):
+            return False
 
 
 def published(role: Role, folder: Path) -> Message | None:
@@ -157,10 +164,10 @@ def _contract(reason: str, sentence: str) -> Verdict:
     return Verdict(exit=Exit.CONTRACT, message=Message(reason=reason, message=sentence))
 
 
-def _unresolved(environment: Mapping[str, str]) -> Message:
-    name = environment.get("PET_MASTER_ADDR", "")
-    sentence = f"{name!r} (node 0) did not resolve within {RESOLVE_SECONDS:.0f} s"
-    return Message(reason="MasterUnresolved", message=sentence)
+def _unresolved(name: str) -> Verdict:
+    sentence = f"{name!r}, the name of node 0, did not resolve within {RESOLVE_SECONDS:.0f} s"
+    message = Message(reason="MasterUnresolved", message=sentence)
+    return Verdict(exit=Exit.TRY_AGAIN, message=message)
 
 
 def _end(verdict: Verdict) -> int:

@@ -180,12 +180,20 @@ def _judge_without_outcome(ended: Ended) -> Verdict:
         sentence = f"another process of this participant went away: {lost}"
         verdict = _failed(Exit.TRY_AGAIN, "PeersLost", sentence)
         return Verdict(exit=verdict.exit, message=verdict.message, linger=ended.nodes > 1)
-    sentence = last or f"the command exited with {ended.code}"
+    sentence = last or _last_complaint(ended)
     return _failed(Exit.TRY_AGAIN, "ScriptFailed", sentence)
 
 
 def _failed(code: Exit, reason: str, sentence: str) -> Verdict:
     return Verdict(exit=code, message=Message(reason=reason, message=sentence))
+
+
+def _last_complaint(ended: Ended) -> str:
+    """For ends without an exception: argparse's complaint, or the last line of the log."""
+    lines = [line.strip() for line in ended.tail.splitlines() if line.strip(" =-")]
+    complaints = [line for line in lines if ": error: " in line]
+    said = (complaints or lines)[-1:]
+    return ": ".join([f"the command exited with {ended.code}", *said])
 
 
 def _last_exception(tail: str) -> str:

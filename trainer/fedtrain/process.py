@@ -52,6 +52,8 @@ class Command:
 
     def __exit__(self, *exception: object) -> None:
         _kill_descendants()
+        if self._reader is not None:
+            self._reader.join(timeout=1.0)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         if self._folder is not None:
@@ -99,9 +101,9 @@ class Command:
             self._reader.join(timeout=1.0)  # a daemon of the script may hold the pipe for ever
         return self._tail.decode(errors="replace")
 
-    def linger(self, seconds: float) -> None:
-        """Sleep, unless a signal says that it is time to go."""
-        self._told.wait(seconds)
+    def linger(self, seconds: float) -> bool:
+        """Sleep; True, and at once, if a signal says that it is time to go."""
+        return self._told.wait(seconds)
 
     def _forward(self, number: int, frame: FrameType | None) -> None:
         self.told = number
@@ -115,8 +117,8 @@ class Command:
 
     def _copy(self, pipe: int) -> None:
         """Pass standard error on, remembering its end: it may be all that says why."""
-        with contextlib.suppress(OSError):
-            while chunk := os.read(pipe, 65536):
+        with contextlib.suppress(OSError), open(pipe, "rb", buffering=0) as stream:
+            while chunk := stream.read(65536):
                 self._tail += chunk
                 del self._tail[:-TAIL_BYTES]
                 while chunk:

@@ -102,10 +102,10 @@ def rounds(
     if not isinstance(task, ParticipantTask):
         raise ContractError("BadTask", f"{TASK_ENV} holds a {type(task).__name__}")
     store = Store(root=Path(os.environ.get(ROOT_ENV, MOUNT)), task=task)
-    if store.published() is not None:
+    ranks = collective.join(torch_model=not isinstance(model, Mapping))
+    if ranks.tell(store.published() is not None):  # rank 0's eyes, lest the ranks part ways
         _say(f"{task.output} has its receipt already: that is the result")
         return
-    ranks = collective.join(torch_model=not isinstance(model, Mapping))
     weights = weights_of(model)
     session = Session(store=store, ranks=ranks, weights=weights)
     if task.role is Role.INIT:

@@ -23,7 +23,7 @@ RUN = """\
 Run a FederatedTraining on this machine: processes stand in for pods, folders for volumes; what
 is decided is decided by the same code as on a cluster. Commands run in the folder of FILE.
 
-Interrupted by Ctrl-C, a signal or a power cut, the same command goes on where it was. In DIR:
+Interrupted by Ctrl-C, or killed, the same command goes on where it was. In DIR:
 status.yaml (globalModel.path is relative to DIR/exchange), rounds/ (a FederatedRound each),
 logs/ (what the scripts printed), exchange/ (models and updates)."""
 
@@ -33,6 +33,8 @@ exit codes: 0 succeeded, 1 failed or refused, 3 suspended or blocked, 130 after 
 images, resources, volumes and the like do nothing here; data claims are not mounted: scripts see
 this machine's own files, so say where data is by args or env. An env variable that comes from a
 Secret or ConfigMap is taken from your shell."""
+
+WATCH_EXITS = "exit codes: 0 succeeded, 1 failed or not there, 130 after Ctrl-C"
 
 WATCH = """\
 Follow a training on a cluster until it is over: a line for each round, for each change of phase
@@ -98,14 +100,18 @@ def parser() -> argparse.ArgumentParser:
     validate.set_defaults(act=_validate)
 
     watch = commands.add_parser(
-        "watch", help="follow a training on a cluster", description=WATCH, formatter_class=raw
+        "watch",
+        help="follow a training on a cluster",
+        description=WATCH,
+        epilog=WATCH_EXITS,
+        formatter_class=raw,
     )
     watch.add_argument("name", metavar="NAME", help="of the FederatedTraining")
     watch.add_argument("-n", "--namespace", help="that of the current context if left out")
     watch.add_argument(
         "--until-done",
         action="store_true",
-        help="wait through a suspension too, and for a training that does not exist yet",
+        help="wait for a training that does not exist yet, too",
     )
     watch.set_defaults(act=_watch)
 

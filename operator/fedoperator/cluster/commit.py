@@ -127,7 +127,11 @@ class Committer:
             some = wanted[start : start + AT_ONCE]
             first = [await self._make_shared(training, w, shared) for w in some]
             others = (self._make(training, w, t) for w, t in zip(some, first, strict=True))
-            for workload, trouble in zip(some, await asyncio.gather(*others), strict=True):
+            # All are waited for: nothing of a look may be under way after its end.
+            made = await asyncio.gather(*others, return_exceptions=True)
+            for workload, trouble in zip(some, made, strict=True):
+                if isinstance(trouble, BaseException):
+                    raise trouble
                 if trouble is None:
                     troubles.made(workload.name)
                 else:

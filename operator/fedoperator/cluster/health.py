@@ -4,6 +4,7 @@ Alive means that a restart would not help; ready that it does, or would at once 
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -76,7 +77,9 @@ class Health:
         elif not self._watch.started:
             yield "the watches have not started yet"
         silence = time.monotonic() - self._api.answered_at
-        if silence > SILENCE_LIMIT:
+        if math.isinf(silence):
+            yield "the API server has not answered yet"
+        elif silence > SILENCE_LIMIT:
             yield f"the API server has not answered for {silence:.0f} s"
 
     def application(self) -> web.Application:

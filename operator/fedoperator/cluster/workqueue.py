@@ -19,7 +19,11 @@ Key = tuple[str, str]
 """Namespace and name of a training."""
 
 PAUSE = 1.0
-"""Seconds between the starts of two looks at one key."""
+"""Seconds between the starts of two looks at one key, at least."""
+
+REST_LIMIT = 5.0
+"""Seconds of rest after a long look: twice as long as it took, but no longer than this. A thousand
+Jobs that start tell of it a thousand times, and each look lists them all."""
 
 RESYNC = 300.0
 """Seconds after which a key is looked at although nothing happened; ±10 % to spread them."""
@@ -50,6 +54,8 @@ class _Item:
     """A key's place: waiting for `timer`, or ready since `ready_at`, or running."""
 
     started_at: float = float("-inf")
+    soonest: float = float("-inf")
+    """Before this no look begins."""
     timer: asyncio.TimerHandle | None = None
     ready_at: float | None = None
     running: bool = False
@@ -103,7 +109,7 @@ class Queue:
         elif item.failures and item.timer is not None:
             return
         else:
-            self._schedule(key, item, item.started_at + PAUSE)
+            self._schedule(key, item, item.soonest)
 
     def forget(self, key: Key) -> None:
         """No more looks, unless the key is woken again."""
@@ -134,6 +140,9 @@ class Queue:
             item.started_at = asyncio.get_running_loop().time()
             asked = await self._looked(key, item)
             item.running = False
+            ended_at = asyncio.get_running_loop().time()
+            rest = min(2 * (ended_at - item.started_at), REST_LIMIT)
+            item.soonest = max(item.started_at + PAUSE, ended_at + rest)
             if asked.gone and not item.again:
                 self.forget(key)
             else:
@@ -174,14 +183,13 @@ class Queue:
         now = asyncio.get_running_loop().time()
         if item.failures:
             limit = min(BACKOFF_LIMIT, PAUSE * 2.0 ** min(item.failures - 1, 10))
-            return max(now + limit * (0.5 + self._jitter() / 2), item.started_at + PAUSE)
-        soonest = item.started_at + PAUSE
+            return max(now + limit * (0.5 + self._jitter() / 2), item.soonest)
         if item.again:
-            return soonest
+            return item.soonest
         wait = RESYNC * (0.9 + self._jitter() / 5)
         if asked.wake_at is not None:
             wait = min(wait, (asked.wake_at - self._clock()).total_seconds())
-        return max(now + wait, soonest)
+        return max(now + wait, item.soonest)
 
     def _schedule(self, key: Key, item: _Item, when: float) -> None:
         """Make the key ready then, if it is not to be ready earlier anyway."""

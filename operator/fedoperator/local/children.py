@@ -275,7 +275,8 @@ def _read(name: str, folder: Folder) -> Child | None:
 def _reason(code: int) -> str:
     if code < 0:
         return "Killed"
-    return Exit(code).name.title().replace("_", "") if code in iter(Exit) else "Failed"
+    names = {int(known): known.name.title().replace("_", "") for known in Exit}
+    return names.get(code, "Failed")
 
 
 def _sentence(code: int) -> str:

@@ -89,7 +89,7 @@ class Machine:
             if name not in ("command", "args", "env", "nodes", "processesPerNode")
         }
         if ignored:
-            names = ', '.join(sorted(ignored))
+            names = ", ".join(sorted(ignored))
             yield f"processes stand in for pods, and nothing reads {names}"
         if any(participant.data for participant in spec.participants):
             yield (

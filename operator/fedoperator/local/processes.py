@@ -46,7 +46,7 @@ def start(command: Command, mark: str) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_tell_when_parent_dies(os.getpid()),  # noqa: PLW1509 - see above
+            preexec_fn=_tell_when_parent_dies(os.getpid()),
         )
 
 

@@ -3,14 +3,11 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from fedoperator.api.round import Record
 from fedoperator.api.training import Training
 from fedoperator.rounds.plan import Event
-
-if TYPE_CHECKING:
-    import rich.progress
 
 _IN_ROUND_LINE = frozenset({"RoundPublished", "Evaluated", "Succeeded", "Failed"})
 
@@ -52,20 +49,23 @@ class Report:
 
 
 class Live(Report):
-    """The same lines above a bar. No thread refreshes it, for processes are forked beside it."""
+    """The same lines above a bar.
+
+    clock: have a thread move it; not where processes are forked.
+    """
 
     moves = True
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: bool = False) -> None:
         super().__init__()
         import rich.progress
 
-        self._bar: rich.progress.Progress = rich.progress.Progress(
+        self._bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(),
             rich.progress.TextColumn("{task.fields[news]}"),
             rich.progress.TimeElapsedColumn(),
-            auto_refresh=False,
+            auto_refresh=clock,
             transient=True,
         )
         self._task = self._bar.add_task("", total=1, news="")
@@ -98,12 +98,12 @@ class Live(Report):
         self._bar.refresh()
 
 
-def make(*, quiet: bool) -> Report:
+def make(*, quiet: bool, clock: bool = False) -> Report:
     """A bar if somebody is looking."""
     if quiet or not sys.stdout.isatty():
         return Report(quiet=quiet)
     try:
-        return Live()
+        return Live(clock=clock)
     except ImportError:
         return Report()
 

@@ -23,6 +23,8 @@ from fedoperator.rounds.plan import Plan
 AGAIN = "run the same command again to go on"
 _BREATH = 0.01
 """Seconds between looks of which each has changed something."""
+_SHORTEST = 0.05
+"""Seconds between looks of which none has changed anything."""
 _BAR = 0.5
 """Seconds between looks for the sake of the clock on a terminal."""
 UNFINISHED = 3
@@ -83,7 +85,7 @@ class Shell:
 
     def run(self, options: Options, signals: Signals) -> int:
         """Until the training is over, or cannot go on, or somebody wants us to stop."""
-        if self._training.status.round:
+        if self._training.status.round and not self._training.status.terminal:
             self._report.say(f"goes on with round {self._training.status.round}")
         while not signals.told:
             changed = self._children.look()
@@ -171,4 +173,4 @@ class Shell:
             moments.append((plan.wake_at - datetime.now(UTC)).total_seconds())
         if self._children.kill_at is not None:
             moments.append(self._children.kill_at - time.monotonic())
-        return max(min(moments), _BREATH) if moments else None
+        return max(min(moments), _SHORTEST) if moments else None

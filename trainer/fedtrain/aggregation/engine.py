@@ -14,7 +14,7 @@ from fedtrain import strategies
 from fedtrain.aggregation import prune
 from fedtrain.aggregation.acceptance import accept
 from fedtrain.aggregation.fold import ChangedAfterInspection, Fold, open_contributions
-from fedtrain.aggregation.inspection import Inspected, Intake, inspect_all
+from fedtrain.aggregation.inspection import Inspected, Intake, header_limit, inspect_all
 from fedtrain.aggregation.log import Stopwatch, peak_memory, say
 from fedtrain.aggregation.verdicts import Verdicts, VerdictsError
 from fedtrain.contract import MANIFEST_FILE, MODEL_FILE, SCHEMA_FILE, AggregateTask, Message
@@ -59,7 +59,12 @@ def _publish(task: AggregateTask, root: Path, threads: int) -> str:
     with _open_base(task, root) as base:
         schema_text, schema = _schema(task, root, base)
         intake = Intake(
-            root=root, training=task.uid, round=task.round, base=task.model.digest, schema=schema
+            root=root,
+            training=task.uid,
+            round=task.round,
+            base=task.model.digest,
+            schema=schema,
+            header_limit=header_limit(schema),
         )
         inspected = inspect_all(intake, sorted(task.candidates), threads)
         accepted, rejected = accept(task, inspected)

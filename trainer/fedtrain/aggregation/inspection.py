@@ -44,18 +44,22 @@ class Refused(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intake:
-    """What every candidate of a round is held against. base: digest of the global model."""
+    """What every candidate of a round is held against.
+
+    base: digest of the global model. header_limit: bytes of a file's header, see `header_limit`.
+    """
 
     root: Path
     training: str
     round: int
     base: str
     schema: Schema
+    header_limit: int
 
-    @property
-    def header_limit(self) -> int:
-        """Bytes: what a header of these tensors takes, with room for another writer's habits."""
-        return 2 * len(encode_header(self.schema.layout(), None)) + 64 * 1024
+
+def header_limit(schema: Schema) -> int:
+    """Bytes: what a header of these tensors takes, with room for another writer's habits."""
+    return 2 * len(encode_header(schema.layout(), None)) + 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,85 @@
+"""The command line: mistakes are sentences, and nothing is imported that is not used."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fedoperator.cli import main
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "01-digits" / "federation.yaml"
+
+
+def _refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main.main(arguments)
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_without_a_command_it_says_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "COMMAND" in _refused(capsys)
+
+
+def test_a_number_of_jobs_is_one_or_more(capsys: pytest.CaptureFixture[str]) -> None:
+    said = _refused(capsys, "run", "x.yaml", "--out", "o", "--jobs", "0")
+    assert "'0' is not a number of ranks; use 1 or more" in said
+
+
+def test_a_claim_is_a_name_and_a_folder_that_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    said = _refused(capsys, "run", "x.yaml", "--out", "o", "--claim", "models=/no/such")
+    assert "not NAME=FOLDER with a folder that exists" in said
+
+
+def test_a_time_is_written_as_in_the_resource(capsys: pytest.CaptureFixture[str]) -> None:
+    said = _refused(capsys, "run", "x.yaml", "--out", "o", "--give-up-after", "5")
+    assert "write it like 90s or 10m" in said
+
+
+def test_a_file_that_is_not_there_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "none.yaml"
+    assert main.main(["run", str(file), "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.startswith(f"{file}: cannot be read")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_two_trainings_is_to_be_split(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    one = yaml.safe_load(EXAMPLE.read_text())
+    file = tmp_path / "two.yaml"
+    file.write_text(yaml.safe_dump_all([one, {**one, "metadata": {"name": "other"}}]))
+    assert main.main(["run", str(file), "--out", str(tmp_path / "out")]) == 1
+    assert "2 trainings are in it" in capsys.readouterr().err
+
+
+def test_validate_gives_the_worst_code_of_its_files(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("kind: FederatedTraining")
+    assert main.main(["validate", str(EXAMPLE)]) == 0
+    assert main.main(["validate", str(EXAMPLE), str(bad)]) == 1
+
+
+def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["version"]) == 0
+    assert capsys.readouterr().out.startswith("fedtrain")
+
+
+def test_running_here_needs_no_kubernetes_and_no_torch() -> None:
+    code = (
+        "import sys; from fedoperator.cli import main, run; "
+        "print(*{'kubernetes', 'kopf', 'torch', 'numpy', 'asyncio'} & sys.modules.keys())"
+    )
+    paths = [str(Path(__file__).parents[2] / name) for name in ("operator", "trainer")]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": ":".join(paths)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == ""

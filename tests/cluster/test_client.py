@@ -1,0 +1,159 @@
+"""The verbs against a real API server."""
+
+import asyncio
+
+import pytest
+
+from fedoperator import errors
+from fedoperator.api.training import Training
+from fedoperator.cluster import api, client
+from fedoperator.cluster.client import Kubernetes
+from fedoperator.rounds import jobs
+from tests.cluster.stage import NAME, a_training
+
+apiserver = pytest.mark.apiserver
+
+
+@pytest.fixture
+def cluster(stage) -> Kubernetes:
+    return Kubernetes(stage.api)
+
+
+def a_service(training: Training) -> dict:
+    return jobs._service(training)
+
+
+@apiserver
+async def test_a_status_is_written_only_onto_the_version_it_was_decided_from(stage, cluster):
+    old = await stage.apply(a_training())
+    await stage.edit(rounds=5)
+    with pytest.raises(errors.Conflict):
+        await cluster.put_training_status(old, {"phase": "Training"})
+    written = await cluster.put_training_status(await stage.training(), {"phase": "Training"})
+    assert written["status"] == {"phase": "Training"}
+
+
+@apiserver
+async def test_a_status_is_not_written_onto_a_namesake(stage, cluster):
+    old = await stage.apply(a_training())
+    await stage.delete("federatedtrainings", NAME)
+    with pytest.raises(errors.Conflict):
+        await cluster.put_training_status(old, {"phase": "Training"})
+    new = await stage.apply(a_training())
+    mixed = {**old, "metadata": {**new["metadata"], "uid": old["metadata"]["uid"]}}
+    with pytest.raises(errors.Conflict):
+        await cluster.put_training_status(mixed, {"phase": "Training"})
+
+
+@apiserver
+async def test_creating_twice_is_creating_once(stage, cluster):
+    training = Training.from_object(await stage.apply(a_training()))
+    service = a_service(training)
+    assert await cluster.create(service, training.uid)
+    assert not await cluster.create(service, training.uid)
+    with pytest.raises(errors.NameTaken, match="digits-pods"):
+        await cluster.create(service, "another-uid")
+
+
+@apiserver
+async def test_a_claim_that_exists_is_used_whoever_made_it(stage, cluster):
+    training = Training.from_object(await stage.apply(a_training()))
+    claim = jobs._claim(training)
+    assert await cluster.create(claim, training.uid)
+    assert not await cluster.create(claim, "another-uid")
+
+
+@apiserver
+async def test_a_job_is_deleted_only_if_it_is_the_very_one(stage, cluster):
+    await stage.apply(a_training())
+    await stage.settle()
+    ((name, job),) = (await stage.jobs()).items()
+    await cluster.delete_job(stage.namespace, name, "another-uid")
+    assert name in await stage.jobs()
+    await cluster.delete_job(stage.namespace, name, job["metadata"]["uid"])
+    assert name not in await stage.jobs(), "in the background: no finalizer holds it"
+    await cluster.delete_job(stage.namespace, name, job["metadata"]["uid"])
+    await cluster.delete_record(stage.namespace, "digits-00000")
+    await cluster.delete_record(stage.namespace, "digits-00000")
+
+
+@apiserver
+async def test_long_lists_come_in_chunks_and_hold_only_what_is_labelled(
+    stage, cluster, monkeypatch
+):
+    monkeypatch.setattr(client, "CHUNK", 2)
+    pod = {"template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}
+    pod["template"]["spec"]["restartPolicy"] = "Never"
+    for number in range(5):
+        meta = {"name": f"job-{number}", "labels": {"fedtrain.dev/training": NAME}}
+        await stage.api.request("POST", stage.path("jobs"), {"metadata": meta, "spec": pod})
+    other = {"name": "other", "labels": {"fedtrain.dev/training": "other"}}
+    await stage.api.request("POST", stage.path("jobs"), {"metadata": other, "spec": pod})
+    found = await cluster.jobs(stage.namespace, NAME)
+    assert sorted(job["metadata"]["name"] for job in found) == [f"job-{n}" for n in range(5)]
+
+
+@apiserver
+async def test_what_is_refused_is_told_in_the_words_of_the_api_server(stage, cluster):
+    training = Training.from_object(await stage.apply(a_training()))
+    service = a_service(training)
+    service["spec"]["ports"] = []
+    service["spec"]["type"] = "LoadBalancer"
+    with pytest.raises(errors.Refused, match="Invalid value"):
+        await cluster.create(service, training.uid)
+
+
+@apiserver
+async def test_a_record_of_another_training_is_none(stage, cluster):
+    training = await stage.apply(a_training())
+    await stage.settle()
+    uid = training["metadata"]["uid"]
+    assert await cluster.record(stage.namespace, "digits-00000", uid) is not None
+    assert await cluster.record(stage.namespace, "digits-00000", "another-uid") is None
+    assert await cluster.record(stage.namespace, "digits-00001", uid) is None
+
+
+@apiserver
+async def test_our_resources_are_found(cluster):
+    assert await cluster.serves_trainings()
+
+
+@pytest.fixture
+async def mute(monkeypatch):
+    """A session with a server that takes requests and says nothing."""
+    monkeypatch.setattr(api, "TIMEOUT", 0.2)
+    connections = []
+
+    async def accept(reader, writer):
+        connections.append(writer)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    configuration = api.Configuration(host=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    told = []
+    session = api.Api(configuration, lambda *request: told.append(request[:3]))
+    yield session, told
+    await session.close()
+    for writer in connections:
+        writer.close()
+    server.close()
+
+
+async def test_every_request_has_a_time_limit(mute):
+    session, told = mute
+    with pytest.raises(errors.Unavailable, match="no answer"):
+        await session.request("GET", "/apis/batch/v1/namespaces/n/jobs")
+    assert told == [("GET", "jobs", "0")]
+    assert session.answered_at == float("-inf")
+
+
+@pytest.mark.parametrize(
+    ("path", "resource"),
+    [
+        ("/api/v1/namespaces/n/pods", "pods"),
+        ("/apis/batch/v1/namespaces/n/jobs/digits-train-1", "jobs"),
+        ("/apis/batch/v1/namespaces/n/jobs/digits-train-1/status", "jobs/status"),
+        ("/apis/fedtrain.dev/v1alpha1", "/apis/fedtrain.dev/v1alpha1"),
+    ],
+)
+def test_the_metrics_label_of_a_request_is_its_resource_without_names(path, resource):
+    assert api._resource(path) == resource

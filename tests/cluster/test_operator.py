@@ -1,0 +1,215 @@
+"""The whole process, `python -m fedoperator`, with no more rights than it needs."""
+
+import asyncio
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+
+import pytest
+import yaml
+
+from tests.cluster import rbac
+from tests.cluster.stage import NAME, Stage, a_training
+
+pytestmark = pytest.mark.apiserver
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+class Process:
+    """One replica of the operator."""
+
+    def __init__(self, kubeconfig: pathlib.Path, log: pathlib.Path, **settings: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"{ROOT}/operator:{ROOT}/trainer",
+            "KUBECONFIG": str(kubeconfig),
+            "FEDTRAIN_CONTROLLER_IMAGE": "ctl:1",
+            "FEDTRAIN_HOST": "127.0.0.1",
+            "FEDTRAIN_PORT": str(self.port),
+            **{f"FEDTRAIN_{name}": value for name, value in settings.items()},
+        }
+        self.log = log
+        with log.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "fedoperator"], env=environment, stderr=output
+            )
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's series."""
+        found = re.findall(rf"^{re.escape(name)}(?:{{.*}})? (\S+)$", self.get("/metrics")[1], re.M)
+        return sum(map(float, found))
+
+    def stop(self) -> tuple[int, float]:
+        """Exit code, and the seconds it took."""
+        started = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(timeout=20)
+        return code, time.monotonic() - started
+
+
+@pytest.fixture
+async def account(stage: Stage, kubectl, tmp_path) -> pathlib.Path:
+    """The kubeconfig of a service account that may do what the operator does, in one namespace."""
+    api, namespace = stage.api, stage.namespace
+    await api.request("POST", stage.path("serviceaccounts"), {"metadata": {"name": "operator"}})
+    roles = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
+    role = {
+        "metadata": {"name": "operator"},
+        "rules": rbac.rules(rbac.NAMESPACED + rbac.LEASES),
+    }
+    await api.request("POST", f"{roles}/roles", role)
+    binding = {
+        "metadata": {"name": "operator"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "operator"},
+        "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": namespace}],
+    }
+    await api.request("POST", f"{roles}/rolebindings", binding)
+    token = await api.request("POST", stage.path("serviceaccounts", "operator", "token"), {})
+    document = yaml.safe_load(kubectl.kubeconfig.read_text())
+    document["users"][0]["user"] = {"token": token["status"]["token"]}
+    path = tmp_path / "kubeconfig"
+    path.write_text(json.dumps(document))
+    return path
+
+
+@pytest.fixture
+def start(stage: Stage, account: pathlib.Path, tmp_path) -> Iterator[Callable[[str], Process]]:
+    with contextlib.ExitStack() as running:
+
+        def start(name: str) -> Process:
+            process = Process(
+                account, tmp_path / f"{name}.log", NAMESPACE=stage.namespace, IDENTITY=name
+            )
+            running.callback(process.process.wait)
+            running.callback(process.process.kill)
+            return process
+
+        yield start
+
+
+async def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while True:
+            found = condition()
+            if await found if asyncio.iscoroutine(found) else found:
+                return
+            await asyncio.sleep(0.05)
+
+
+async def in_phase(stage: Stage, phase: str) -> bool:
+    return (await stage.status()).get("phase") == phase
+
+
+async def versions(stage: Stage) -> list[str]:
+    objects = [await stage.training(), *await stage.records(), *(await stage.jobs()).values()]
+    return [thing["metadata"]["resourceVersion"] for thing in objects]
+
+
+async def test_a_training_from_apply_to_success_and_then_not_one_write(stage, start):
+    operator = start("first")
+    await until(lambda: operator.get("/readyz") == (200, "ok\n"))
+    await stage.apply(a_training(rounds=1))
+    async with asyncio.timeout(40):
+        while not await in_phase(stage, "Succeeded"):
+            await stage.work_off()
+            await asyncio.sleep(0.1)
+    log = operator.log.read_text()
+    assert "level=ERROR" not in log
+    assert "forbidden" not in log
+    training = await stage.training()
+    assert "finalizers" not in training["metadata"]
+    assert "annotations" not in training["metadata"]
+
+    await asyncio.sleep(2)  # For what the last write's own events make it look at.
+    before, writes = await versions(stage), operator.metric("fedtrain_operator_writes_total")
+    looks = operator.metric("fedtrain_operator_look_duration_seconds_count")
+    job = next(iter((await stage.jobs()).values()))
+    job["metadata"]["annotations"] = {"example.com/touched": "now"}
+    await stage.api.request("PUT", stage.path("jobs", job["metadata"]["name"]), job)
+    await until(lambda: operator.metric("fedtrain_operator_look_duration_seconds_count") > looks)
+    assert operator.metric("fedtrain_operator_writes_total") == writes
+    after = await versions(stage)
+    assert len(set(before) - set(after)) == 1, "the Job that the test itself touched"
+
+    assert operator.get("/healthz") == (200, "ok\n")
+    assert operator.metric("process_resident_memory_bytes") < 150 * 2**20
+    assert operator.metric("fedtrain_training_round") == 1
+    await stage.delete("federatedtrainings", NAME)
+    await until(lambda: operator.metric("fedtrain_training_rounds") == 0)
+    code, seconds = operator.stop()
+    assert code == 0
+    assert seconds < 5, "0.1 s on an idle machine"
+
+
+async def test_a_standby_takes_over_at_once_when_the_leader_is_told_to_go(stage, start):
+    first = start("first")
+    await until(lambda: first.metric("fedtrain_operator_leader") == 1)
+    second = start("second")
+    await until(lambda: second.get("/readyz")[0] == 200)
+    assert second.metric("fedtrain_operator_leader") == 0
+    await stage.apply(a_training())
+    await until(lambda: in_phase(stage, "Pending"))
+    assert first.stop()[0] == 0
+    await until(lambda: second.metric("fedtrain_operator_leader") == 1, seconds=4)
+    await until(stage.work_off)
+    await until(lambda: in_phase(stage, "Initialising"))
+    assert second.metric("fedtrain_training_rounds") == 2, "series come back after a restart"
+
+
+async def test_a_process_that_loses_the_lease_ends_and_writes_nothing_more(stage, start):
+    operator = start("first")
+    await until(lambda: operator.metric("fedtrain_operator_leader") == 1)
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{stage.namespace}/leases/fedtrain-operator"
+    lease = await stage.api.request("GET", path)
+    lease["spec"]["holderIdentity"] = "usurper"
+    await stage.api.request("PUT", path, lease)
+    await until(lambda: operator.process.poll() is not None, seconds=15)
+    assert operator.process.returncode == 1
+    assert "reason=LeaseLost" in operator.log.read_text()
+    left = await stage.api.request("GET", path)
+    assert left["spec"]["holderIdentity"] == "usurper"
+
+
+async def test_it_can_watch_all_namespaces(stage, kubectl, tmp_path):
+    log = tmp_path / "everywhere.log"
+    operator = Process(kubectl.kubeconfig, log, LEASE_NAMESPACE=stage.namespace)
+    try:
+        await until(lambda: operator.get("/readyz")[0] == 200)
+        await stage.apply(a_training())
+        await until(lambda: in_phase(stage, "Pending"))
+        await until(stage.work_off)
+        await until(lambda: in_phase(stage, "Initialising"))
+    finally:
+        operator.process.kill()
+        operator.process.wait()
+
+
+def test_without_an_image_it_says_what_is_missing():
+    environment = {"PYTHONPATH": f"{ROOT}/operator:{ROOT}/trainer", "PATH": os.environ["PATH"]}
+    result = subprocess.run(
+        [sys.executable, "-m", "fedoperator"], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("FEDTRAIN_CONTROLLER_IMAGE is not set; name the image")
