@@ -115,7 +115,7 @@ class Federation:
 
     def run(self, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*options, **environment)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def kill_after(self, condition: Callable[[], bool], number: int = signal.SIGKILL) -> int:

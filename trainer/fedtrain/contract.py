@@ -26,7 +26,7 @@ MESSAGE_ENV = "FEDTRAIN_TERMINATION_LOG"
 """Where the termination message goes; Kubernetes' own default if unset."""
 
 OUTCOME_ENV = "FEDTRAIN_OUTCOME"
-"""The file in which a rank leaves its `Message` for `fedtrain.launch`, its grandparent."""
+"""Prefix of the files in which ranks tell `fedtrain.launch`, their grandparent, why they failed."""
 
 MOUNT = "/fedtrain"
 """Where containers see the training's folder on the exchange."""

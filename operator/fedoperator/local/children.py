@@ -6,7 +6,6 @@ what that had published by then is its result.
 """
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -17,13 +16,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from fedoperator.api.base import timestamp
-from fedoperator.local import processes
-from fedoperator.local.folder import Folder, write
+from fedoperator.local import evidence, processes
+from fedoperator.local.folder import Folder
 from fedoperator.local.machine import Machine
-from fedoperator.rounds import observed
-from fedoperator.rounds.observed import Child, ChildState, Identity, Observed, Trouble
+from fedoperator.rounds.observed import Child, ChildState, Observed
 from fedoperator.rounds.workloads import Workload
-from fedtrain.contract import Exit, Message, Role
+from fedtrain.contract import Exit
 
 GRACE_SECONDS = 10.0
 """From SIGTERM to SIGKILL: long enough for torchrun to end its workers."""
@@ -63,7 +61,7 @@ class Children:
         """Kill what an earlier run left running, and remember what was over."""
         processes.kill(self._mark())
         for path in sorted(self._folder.children.iterdir()):
-            child = _read(path.name, self._folder)
+            child = evidence.read(path.name, self._folder)
             if child is None:
                 self._folder.remove_child(path.name)
             else:
@@ -156,7 +154,7 @@ class Children:
             self._finish(running, Exit.TRY_AGAIN, f"cannot start a process: {error}")
             return
         running.child = replace(child, state=ChildState.READY)
-        self._write(running.child, [node.pid for node in nodes])
+        evidence.write(running.child, self._folder, [node.pid for node in nodes])
 
     def _reap(self, running: Running, *, keep: bool = True) -> bool:
         """keep: a failure counts; it does not if it was us who ended it."""
@@ -186,34 +184,12 @@ class Children:
     def _finish(self, running: Running, code: int, sentence: str = "", node: int = 0) -> None:
         """From running to over, with the message that goes with the exit code that counts."""
         name = running.child.name
-        message = self._message(name, node)
-        if code == Exit.OK:
-            child = replace(
-                running.child,
-                state=ChildState.SUCCEEDED,
-                result=message.result or None if message else None,
-            )
-        else:
-            log = self._machine.logs(name, max(len(running.nodes), 1))[node]
-            told = message or Message(reason=_reason(code), message=sentence or _sentence(code))
-            where = "" if code == Exit.VERDICTS else f" (logs/{log.name})"
-            child = replace(
-                running.child,
-                state=ChildState.FAILED,
-                failure=observed.failure_of_exit(code),
-                trouble=Trouble(reason=told.reason, message=f"{told.message}{where}"),
-                result=told.result,
-            )
-        self._write(child, [])
+        path = self._machine.message(name, node)
+        log = self._machine.logs(name, max(len(running.nodes), 1))[node]
+        child = evidence.over(running.child, code, path, f"logs/{log.name}", sentence)
+        evidence.write(child, self._folder)
         del self._running[name]
         self._over[name] = child
-
-    def _message(self, name: str, node: int) -> Message | None:
-        try:
-            text = self._machine.message(name, node).read_text(errors="replace")
-        except OSError:
-            return None
-        return Message.decode(text)
 
     def _terminate(self, running: Running) -> None:
         """SIGTERM once; `look` does the rest."""
@@ -227,60 +203,3 @@ class Children:
 
     def _mark(self, name: str = "") -> str:
         return f"{self._folder.children}/{name}".rstrip("/")
-
-    def _write(self, child: Child, pids: Sequence[int]) -> None:
-        identity, trouble = child.identity, child.trouble
-        document = {
-            "uid": child.uid,
-            "role": str(identity.role),
-            "round": identity.round,
-            "participant": identity.participant,
-            "attempt": identity.attempt,
-            "state": child.state.value,
-            "createdAt": child.created_at.isoformat(),
-            "pids": list(pids),
-            "failure": child.failure.value if child.failure else None,
-            "reason": trouble.reason if trouble else "",
-            "message": trouble.message if trouble else "",
-            "result": None if child.result is None else dict(child.result),
-        }
-        path = self._folder.children / child.name / "child.json"
-        write(path, json.dumps(document, indent=1, sort_keys=True) + "\n")
-
-
-def _read(name: str, folder: Folder) -> Child | None:
-    """A child that is over, or None for anything else that a run may have left there."""
-    try:
-        said = json.loads((folder.children / name / "child.json").read_text())
-        state = ChildState(said["state"])
-        failure = observed.Failure(said["failure"]) if said["failure"] else None
-        identity = Identity(Role(said["role"]), said["round"], said["participant"], said["attempt"])
-        created_at = datetime.fromisoformat(said["createdAt"])
-        trouble = Trouble(reason=said["reason"], message=said["message"]) if failure else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    child = Child(
-        identity=identity,
-        name=name,
-        uid=str(said.get("uid", "")),
-        state=state,
-        created_at=created_at,
-        failure=failure,
-        trouble=trouble,
-        result=said.get("result"),
-    )
-    return child if child.finished else None
-
-
-def _reason(code: int) -> str:
-    if code < 0:
-        return "Killed"
-    names = {int(known): known.name.title().replace("_", "") for known in Exit}
-    return names.get(code, "Failed")
-
-
-def _sentence(code: int) -> str:
-    if code < 0:
-        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-        return f"the process was killed by {signal.Signals(-code).name}{hint}"
-    return f"the process ended with exit code {code}"
