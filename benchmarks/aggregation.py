@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -53,8 +54,9 @@ def measure(
 ) -> dict[str, Any]:
     """One aggregation of `updates` files of `megabytes` each, in a folder that is removed.
 
-    Seconds, bytes, GB/s of input; peak memory as the kernel saw it: `peakAnonymous` sums RssAnon
-    of the process and its children at the same moment, `peakResident` is the largest VmHWM.
+    Seconds, bytes, GB/s of input; seconds of processor, which other work on the machine stretches
+    less; peak memory as the kernel saw it: `peakAnonymous` sums RssAnon of the process and its
+    children at the same moment (sampled every 10 ms), `peakResident` is the largest VmHWM.
     """
     threads = threads or min(len(os.sched_getaffinity(0)), 8)
     with tempfile.TemporaryDirectory(prefix="fedtrain-bench-", dir=folder) as name:
@@ -63,7 +65,9 @@ def measure(
         files = [root / update_folder(p, 1, 1) / UPDATE_FILE for p, _ in task.candidates]
         read = _bandwidth(files, threads, _read)
         hashed = _bandwidth(files, threads, _hash)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds, memory, output = _run(task, root, threads)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
         nbytes = sum(file.stat().st_size for file in files)
     return {
         "updates": updates,
@@ -71,6 +75,7 @@ def measure(
         "threads": threads,
         "bytes": nbytes,
         "seconds": seconds,
+        "cpuSeconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "inputGBs": nbytes / seconds / 1e9,
         "readGBs": read,
         "sha256GBs": hashed,
@@ -85,6 +90,7 @@ def table(figures: dict[str, Any]) -> str:
     title = f"{figures['updates']} updates of {figures['megabytes']} MB, fp32, "
     rows = [
         ("seconds, start to exit", f"{figures['seconds']:.2f}"),
+        ("seconds of processor", f"{figures['cpuSeconds']:.2f}"),
         ("input", f"{figures['inputGBs']:.2f} GB/s"),
         ("reading the same files in this run", f"{figures['readGBs']:.2f} GB/s"),
         ("reading and sha256 in this run", f"{figures['sha256GBs']:.2f} GB/s"),

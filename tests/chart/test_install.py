@@ -1,19 +1,96 @@
-"""The chart on a real cluster that enforces the restricted Pod Security standard."""
+"""The chart on API servers: the definitions on one of its own, the operator on a real cluster."""
 
-import os
+import json
 import pathlib
 import subprocess
+import time
 import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
+import yaml
 
-from tests.chart.conftest import CHART, ROOT, Document, only
+from tests.chart.conftest import CHART, ROOT, Document
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+DEFINITIONS = {"federatedtrainings.fedtrain.dev", "federatedrounds.fedtrain.dev"}
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
-Kubectl = Callable[..., str]
-DEFINITIONS = ("federatedtrainings.fedtrain.dev", "federatedrounds.fedtrain.dev")
+
+class Cluster:
+    """helm and kubectl for one namespace of a cluster."""
+
+    def __init__(self, helm: Callable[..., str], kubeconfig: pathlib.Path, namespace: str) -> None:
+        from devcluster import binaries
+
+        self._helm = helm
+        self._kubectl = binaries.built("kubectl")
+        self._where = [f"--kubeconfig={kubeconfig}", f"--namespace={namespace}"]
+        self.namespace = namespace
+
+    def helm(self, *words: str | pathlib.Path) -> str:
+        return self._helm(*words, *self._where)
+
+    def kubectl(self, *words: str, document: Document | None = None) -> str:
+        result = subprocess.run(
+            [self._kubectl, *self._where, *words],
+            capture_output=True,
+            text=True,
+            timeout=150,
+            input="" if document is None else json.dumps(document),
+        )
+        assert result.returncode == 0, f"kubectl {' '.join(words)}: {result.stderr}"
+        return result.stdout
+
+    def get(self, path: str) -> str:
+        """From the operator's Service, by way of the API server."""
+        service = f"/api/v1/namespaces/{self.namespace}/services/fedtrain:metrics/proxy"
+        return self.kubectl("get", "--raw", f"{service}/{path}")
+
+
+# What helm leaves and takes: on an API server of our own, because definitions are a cluster's only
+# ones, and with them go everybody's trainings.
+
+
+@pytest.fixture
+def bare(helm: Callable[..., str]) -> Iterator[Cluster]:
+    """An API server with nothing in it, and nobody who would start a pod."""
+    from devcluster import apiserver
+
+    with apiserver.api_server() as kubeconfig:
+        yield Cluster(helm, kubeconfig, "fedtrain-system")
+
+
+def definitions(cluster: Cluster) -> set[str]:
+    names = cluster.kubectl("get", "crds", "--output=jsonpath={.items[*].metadata.name}")
+    return set(names.split()) & DEFINITIONS
+
+
+@pytest.mark.apiserver
+def test_definitions_outlive_the_release_and_the_next_one_takes_them_over(bare):
+    bare.helm("install", "fedtrain", CHART, "--create-namespace")
+    assert definitions(bare) == DEFINITIONS
+    bare.helm("uninstall", "fedtrain")
+    assert definitions(bare) == DEFINITIONS
+    bare.helm("install", "fedtrain", CHART)
+    bare.helm("upgrade", "fedtrain", CHART, "--set=crds.keep=false")
+    bare.helm("uninstall", "fedtrain", "--wait")
+    assert definitions(bare) == set()
+
+
+@pytest.mark.apiserver
+def test_the_plain_manifest_is_accepted_as_it_is(bare):
+    install = str(ROOT / "manifests" / "install.yaml")
+    bare.kubectl("apply", "--server-side", "--validate=strict", "--filename", install)
+    assert definitions(bare) == DEFINITIONS
+
+
+@pytest.mark.apiserver
+def test_notes_name_the_next_command(bare):
+    said = bare.helm("install", "fedtrain", CHART, "--create-namespace")
+    assert "kubectl apply -n fedtrain-system -f examples/01-digits/federation.yaml" in said
+
+
+# The real thing.
 
 
 @pytest.fixture(scope="module")
@@ -26,34 +103,81 @@ def kubeconfig() -> pathlib.Path:
 
 
 @pytest.fixture(scope="module")
-def image(kubeconfig: pathlib.Path) -> str:
-    """The controller of this working tree, by the name that pods pull."""
-    from devcluster import images
+def image(kubeconfig: pathlib.Path) -> Iterator[str]:
+    """The controller of this working tree, under a tag that never moves, as pods pull it."""
+    from devcluster import images, shell
 
-    tag = "fedtrain/controller:chart-test"
-    images.build(images.Build(tag=tag, context=ROOT, target="controller"))
-    return images.load(tag)
+    built = "fedtrain/controller:test"
+    images.build(images.Build(tag=built, context=ROOT, target="controller"))
+    tag = f"fedtrain/controller:{shell.run('buildah', 'images', '--quiet', built).strip()}"
+    shell.run("buildah", "tag", built, tag)
+    yield images.load(tag)
+    shell.run("buildah", "rmi", tag)
 
 
 @pytest.fixture
-def kubectl(kubeconfig: pathlib.Path) -> Iterator[Kubectl]:
-    """kubectl in a namespace of its own."""
-    from devcluster import binaries
+def real(helm: Callable[..., str], kubeconfig: pathlib.Path) -> Iterator[Cluster]:
+    """A namespace of its own that enforces the restricted standard, and our definitions."""
+    cluster = Cluster(helm, kubeconfig, f"chart-{uuid.uuid4().hex[:8]}")
+    metadata = {"name": cluster.namespace, "labels": RESTRICTED}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+    cluster.kubectl("create", "--filename=-", document=namespace)
+    crds = str(ROOT / "manifests" / "crds")
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "--filename", crds)
+    yield cluster
+    cluster.kubectl("delete", "namespace", cluster.namespace, "--wait=false")
 
-    namespace = f"chart-{uuid.uuid4().hex[:8]}"
 
-    def run(*words: str) -> str:
-        program = binaries.built("kubectl")
-        result = subprocess.run(
-            [program, f"--kubeconfig={kubeconfig}", f"--namespace={namespace}", *words],
-            capture_output=True,
-            text=True,
-            timeout=150,
-        )
-        assert result.returncode == 0, f"kubectl {' '.join(words)}: {result.stderr}"
-        return result.stdout
+def a_training() -> Document:
+    """One whose participant never starts: the operator's own part can be watched."""
+    return {
+        "apiVersion": "fedtrain.dev/v1alpha1",
+        "kind": "FederatedTraining",
+        "metadata": {"name": "digits"},
+        "spec": {
+            "rounds": 1,
+            "trainer": {"image": "nowhere.invalid/never:1", "command": ["torchrun", "train.py"]},
+            "participants": [{"name": "north"}],
+            "quorum": {"minimum": 1},
+            "exchange": {"size": "1Mi"},
+        },
+    }
 
-    run("create", "namespace", namespace)
-    run("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
-    yield run
-    run("delete", "namespace", namespace, "--wait=false")
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_an_installed_operator_is_ready_prepares_a_training_and_is_refused_nothing(real, image):
+    repository, _, tag = image.rpartition(":")
+    values = [f"image.repository={repository}", f"image.tag={tag}", "crds.enabled=false"]
+    words = [f"--set={value}" for value in values]
+    try:
+        real.helm("install", "fedtrain", CHART, *words, "--wait", "--timeout=120s")
+    except Exception as error:
+        error.add_note(real.kubectl("describe", "pods"))
+        error.add_note(real.kubectl("logs", "deploy/fedtrain", "--tail=50"))
+        raise
+    real.kubectl("wait", "deploy/fedtrain", "--for=condition=Available", "--timeout=5s")
+    assert real.get("readyz") == "ok\n"
+    assert real.get("healthz") == "ok\n"
+
+    real.kubectl("create", "--filename=-", document=a_training())
+    job = "job/digits-prepare-0-1"
+    real.kubectl("wait", "--for=create", job, "--timeout=30s")
+    real.kubectl("wait", "--for=condition=Complete", job, "--timeout=90s")
+    real.kubectl("wait", "--for=create", "job/digits-init-0-north-1", "--timeout=30s")
+    training = yaml.safe_load(real.kubectl("get", "fedt/digits", "--output=yaml"))
+    assert training["status"]["phase"] in ("Initialising", "Blocked")
+
+    metrics = real.get("metrics")
+    assert "\nfedtrain_operator_leader 1.0\n" in metrics
+    assert f'fedtrain_training_phase{{namespace="{real.namespace}",phase="' in metrics
+    refused = [line for line in metrics.splitlines() if 'code="403"' in line]
+    assert not refused, "a verb is missing from the role"
+
+    began = time.monotonic()
+    real.helm("uninstall", "fedtrain", "--wait")
+    assert time.monotonic() - began < 25, "it waits for SIGKILL"
+    assert real.kubectl("get", "fedt", "--output=name") == (
+        "federatedtraining.fedtrain.dev/digits\n"
+    )
+    real.kubectl("delete", "fedt/digits", "--wait=false")

@@ -12,10 +12,10 @@ from fedoperator.cluster.leader import Leader, LeaseLost
 
 @pytest.fixture
 def quick(monkeypatch):
-    """The same protocol, ten times as fast where the API's whole seconds allow it."""
-    monkeypatch.setattr(leader, "RETRY", 0.05)
-    monkeypatch.setattr(leader, "DEADLINE", 0.5)
-    monkeypatch.setattr(leader, "DURATION", 1)
+    """The same protocol, as fast as whole seconds and a busy machine allow."""
+    monkeypatch.setattr(leader, "RETRY", 0.1)
+    monkeypatch.setattr(leader, "DEADLINE", 1.5)
+    monkeypatch.setattr(leader, "DURATION", 2)
 
 
 def a_candidate(stage, identity: str) -> Leader:
@@ -42,17 +42,17 @@ async def test_one_leads_and_the_other_stands_by_until_the_lease_is_released(sta
     await first.acquire()
     assert first.leads
     async with task(first.keep()) as keeping, task(second.acquire()) as acquiring:
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(2.5)
         assert not acquiring.done(), "a lease that is renewed is respected"
         assert second.stands_by
         assert not second.leads
         keeping.cancel()
         await first.release()
         assert not first.leads
-        await asyncio.wait_for(acquiring, 0.5)
+        await asyncio.wait_for(acquiring, 1.5)
     lease = await stage.api.request("GET", path(stage))
     assert lease["spec"]["holderIdentity"] == "second"
-    assert lease["spec"]["leaseTransitions"] == 2 - 1
+    assert lease["spec"]["leaseTransitions"] == 1
 
 
 @pytest.mark.apiserver
@@ -61,7 +61,7 @@ async def test_a_lease_that_is_not_renewed_is_taken_over_after_its_own_duration(
     loop = asyncio.get_running_loop()
     started = loop.time()
     await asyncio.wait_for(a_candidate(stage, "next").acquire(), 5)
-    assert loop.time() - started > 1.0
+    assert loop.time() - started > 2.0
 
 
 @pytest.mark.apiserver
@@ -72,7 +72,7 @@ async def test_who_finds_the_lease_in_other_hands_stops(stage, quick):
     lease["spec"]["holderIdentity"] = "usurper"
     await stage.api.request("PUT", path(stage), lease)
     with pytest.raises(LeaseLost):
-        await asyncio.wait_for(candidate.keep(), 2)
+        await asyncio.wait_for(candidate.keep(), 5)
     assert not candidate.leads
     await candidate.release()
     left = await stage.api.request("GET", path(stage))
@@ -120,5 +120,5 @@ async def test_an_api_server_that_hangs_is_not_waited_for(quick):
 
     candidate = Leader(Hanging(), namespace="n", name="l", identity="i")  # type: ignore[arg-type]
     async with task(candidate.acquire()):
-        await asyncio.sleep(0.7)
+        await asyncio.sleep(1.0)
         assert candidate.stands_by

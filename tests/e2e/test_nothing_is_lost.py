@@ -72,7 +72,9 @@ def test_suspend_takes_the_pods_away_and_resume_goes_on(installed, undisturbed):
     deadline = time.monotonic() + 60
     jobs = ("jobs", "-n", NAMESPACE, "-l", "fedtrain.dev/training=pause,fedtrain.dev/role=train")
     while stack.get(*jobs)["items"]:
-        assert time.monotonic() < deadline, "unfinished Jobs stay although the training is suspended"
+        assert time.monotonic() < deadline, (
+            "unfinished Jobs stay although the training is suspended"
+        )
         time.sleep(0.5)
     stack.kubectl(*change, patch % "false")
     reaches("pause", "Succeeded")

@@ -38,7 +38,7 @@ def test_who_is_late_is_left_out(federation: Any, three: Three) -> None:
     federation.of(
         three() | {"c": ["--sleep", "60"]},
         rounds=1,
-        quorum={"minimum": 2, "deadline": "3s"},
+        quorum={"minimum": 2, "deadline": "8s"},
     )
     assert federation.run("--jobs", "4").returncode == 0
     states = {name: p["state"] for name, p in _by_name(federation.records[1]).items()}

@@ -3,7 +3,7 @@
 import pytest
 from world import a_world
 
-from fedoperator.rounds.observed import Failure
+from fedoperator.rounds.observed import Failure, Trouble
 from fedtrain.contract import Role
 
 
@@ -217,6 +217,19 @@ def test_participants_that_cannot_start_block_the_round_with_their_reason():
         world.becomes_ready(identity)
     world.settle()
     assert (world.training.status.phase, world.training.status.reason) == ("Training", "")
+
+
+def test_what_kept_a_child_from_starting_is_forgotten_when_it_is_over():
+    world = a_world().settle()
+    name = "digits-prepare-0-1"
+    world.look(crash_after=0)
+    world.jobs.clear()
+    world.troubles = {name: Trouble(reason="Refused", message="exceeded quota")}
+    world.look(crash_after=2)
+    assert (world.training.status.phase, world.training.status.reason) == ("Blocked", "Refused")
+    world.troubles = {}
+    world.settle()
+    assert (world.training.status.phase, world.training.status.reason) == ("Pending", "")
 
 
 def test_lies_in_a_termination_message_do_no_harm():

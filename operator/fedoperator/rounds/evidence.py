@@ -76,11 +76,11 @@ def _settled(
             return assignment
         update = {"state": "Running", "started_at": look.now, "reason": "", "message": ""}
         return assignment.model_copy(update=update)
-    return assignment if child.trouble is None else _waiting(assignment, child.trouble)
+    return _waiting(assignment, child.trouble or Trouble(reason="", message=""))
 
 
 def _waiting(assignment: Assignment, trouble: Trouble) -> Assignment:
-    """Not ready, and it is known why; a participant that was running keeps its clock."""
+    """Not ready, and why as far as it is known; one that was running keeps its clock."""
     if assignment.state != "Invited":
         return assignment
     return assignment.model_copy(

@@ -238,15 +238,14 @@ def _waiting(
         status = pod.get("status") or {}
         for container in status.get("containerStatuses") or []:
             waiting = (container.get("state") or {}).get("waiting") or {}
-            reason, text = waiting.get("reason", ""), waiting.get("message", "")
+            reason = waiting.get("reason", "")
             if reason in _IMAGE:
                 image = container.get("image", "")
+                # The kubelet's own text changes with every try, and each change would be a write.
                 sentence = f"image {image!r} cannot be pulled; check its name, its registry and"
-                return Trouble(
-                    reason="ImagePullFailed", message=f"{sentence} imagePullSecrets ({text})"
-                )
+                return Trouble(reason="ImagePullFailed", message=f"{sentence} imagePullSecrets")
             if reason and reason not in ("ContainerCreating", "PodInitializing"):
-                return Trouble(reason=reason, message=text or reason)
+                return Trouble(reason=reason, message=waiting.get("message") or reason)
         for condition in status.get("conditions") or []:
             if condition["type"] == "PodScheduled" and condition["status"] == "False":
                 text = condition.get("message") or ""
