@@ -43,7 +43,8 @@ fmt: ## Format the code and mend what the linter can
 .PHONY: manifests
 manifests: ## Generate the CRDs and the rendered install from their sources
 	$(RUN) python -m fedoperator.cli.crds
-	$(RUN) python -m charts
+	$(RUN) python charts/fedtrain/dashboards/generate.py
+	$(RUN) python -m manifests.render
 
 .PHONY: shell
 shell: ## A shell with the environment of this checkout (python, torchrun, fedtrain)

@@ -10,9 +10,9 @@ import sys
 import time
 
 import yaml
-from tests.chart.expressions import expressions
 
 from devcluster import cluster, prometheus, report, stack
+from tests.chart.expressions import expressions
 
 NAMESPACE = "fedtrain-demo"
 EXAMPLE = pathlib.Path(__file__).parent / "01-digits" / "federation.yaml"
@@ -24,9 +24,9 @@ def main() -> int:
     began = time.monotonic()
     cluster.up()
     images = stack.load_images()
-    stack.kubectl("delete", "federatedtraining", "--all", "-n", NAMESPACE, "--ignore-not-found")
+    stack.uninstall(namespace=NAMESPACE)
     stack.install(images.controller, namespace=NAMESPACE)
-    service = stack.get("service", "fedtrain-metrics", "-n", NAMESPACE)["spec"]
+    service = stack.get("service", "fedtrain", "-n", NAMESPACE)["spec"]
     target = f"{service['clusterIP']}:{service['ports'][0]['port']}"
     with prometheus.prometheus(target) as metrics:
         training = yaml.safe_load(EXAMPLE.read_text())
@@ -91,7 +91,9 @@ def show(name: str, status: dict, metrics: prometheus.Prometheus) -> list[str]:
         for labels, value in series[:5]:
             inner = ", ".join(f'{k}="{v}"' for k, v in sorted(labels.items()) if k in SHOWN)
             print(f"  {labels.get('__name__', expression)}{{{inner}}} {value:.6g}")
-    answers = {e: metrics.query(e) for e in expressions(namespace=NAMESPACE, training=name)}
+    answers = {
+        e.text: metrics.query(e.text) for e in expressions(namespace=NAMESPACE, training=name)
+    }
     unanswered = [expression for expression, series in answers.items() if not series]
     missing += [f"an answer of Prometheus to the dashboard's {e}" for e in unanswered]
     print(f"{len(answers) - len(unanswered)} of {len(answers)} dashboard expressions answered")

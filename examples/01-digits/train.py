@@ -23,13 +23,13 @@ picks the k-th part of them, counted from 0; federation.yaml says so for each pa
 
 import argparse
 import gzip
+import importlib.util
 import os
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
@@ -70,9 +70,12 @@ def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         images = [read_idx(args.mnist, f"{kind}-images-idx3-ubyte") for kind in ("train", "t10k")]
         labels = [read_idx(args.mnist, f"{kind}-labels-idx1-ubyte") for kind in ("train", "t10k")]
         return images[0] / 255, labels[0], images[1] / 255, labels[1]
-    digits = load_digits()
-    order = np.random.RandomState(0).permutation(len(digits.images))
-    images, labels = digits.images[order] / 16, digits.target[order]
+    # scikit-learn's load_digits reads this file too; importing scikit-learn itself would cost every
+    # rank of every round more than its training does.
+    package = importlib.util.find_spec("sklearn").submodule_search_locations[0]
+    table = np.loadtxt(Path(package, "datasets", "data", "digits.csv.gz"), delimiter=",")
+    table = table[np.random.RandomState(0).permutation(len(table))]
+    images, labels = table[:, :-1].reshape(-1, 8, 8) / 16, table[:, -1].astype(int)
     held_out = slice(0, TEST_IMAGES), slice(TEST_IMAGES, None)
     return images[held_out[1]], labels[held_out[1]], images[held_out[0]], labels[held_out[0]]
 

@@ -12,9 +12,6 @@ from typing import NamedTuple
 
 DASHBOARD = pathlib.Path(__file__).parents[2] / "charts/fedtrain/dashboards/training.json"
 
-SILENT = frozenset({"Reason", "Failed attempts", "Failed looks"})
-"""Panels that are rightly empty while all is well."""
-
 
 class Expression(NamedTuple):
     """One query of a panel. text: PromQL that any Prometheus takes."""

@@ -50,7 +50,7 @@ def test_the_same_federation_gives_the_same_bytes(on_the_cluster, on_this_machin
 
 
 def test_status_records_events_metrics_and_receipts_tell_one_story(on_the_cluster, installed):
-    service = stack.get("service", "fedtrain-metrics", "-n", NAMESPACE)["spec"]
+    service = stack.get("service", "fedtrain", "-n", NAMESPACE)["spec"]
     target = f"{service['clusterIP']}:{service['ports'][0]['port']}"
     folder = exchange_folder(on_the_cluster)
     events = stack.get("events", "-n", NAMESPACE)["items"]

@@ -152,6 +152,39 @@ time.sleep(600)
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+TORCHRUN_SCRIPT = """\
+import os, sys
+import torch.distributed as dist
+from torch import nn
+from fedtrain import rounds
+
+model = nn.Linear(3, 1, bias=False)
+nn.init.ones_(model.weight)
+for rnd in rounds(model):
+    assert (dist.get_rank(), dist.get_world_size(), os.environ["LOCAL_RANK"]) == (0, 1, "0")
+    assert dist.is_torchelastic_launched()
+    print("parent", open(f"/proc/{os.getppid()}/cmdline").read().replace("\\0", " "))
+    rnd.submit(samples=1)
+"""
+
+
+def test_a_torchrun_of_one_process_is_that_process_without_an_agent(exchange: Any) -> None:
+    torchrun = str(Path(sys.executable).with_name("torchrun"))
+    exchange.publish_initial(TORCHRUN_SCRIPT)
+    plain, agent = exchange.train("north"), exchange.train("north", attempt=2)
+    script = exchange.root.parent / "train.py"
+    script.write_text(TORCHRUN_SCRIPT)
+    command = [torchrun, str(script)]
+    with_agent = [torchrun, "--nnodes=1", str(script)]
+    without = exchange.run(command, plain, env={"PET_NPROC_PER_NODE": "1"})
+    assert without.code == 0, without.log
+    assert "fedtrain.launch" in without.log.partition("parent")[2]
+    other = exchange.run(with_agent, agent, env={"PET_NPROC_PER_NODE": "1"})
+    assert other.code == 0, other.log
+    assert "torchrun" in other.log.partition("parent")[2]
+    assert exchange.receipt(plain).digest == exchange.receipt(agent).digest
+
+
 def test_zombies_are_reaped_while_the_command_runs(exchange: Any) -> None:
     script = """\
 import os, time

@@ -64,7 +64,9 @@ def test_torchruns_of_one_node_run_side_by_side_and_each_rank_has_its_own_seed(
     exchange.publish_initial(script())
     tasks = [exchange.train("north"), exchange.train("south"), exchange.train("north", attempt=2)]
     texts = [script(), script(wrap=OWN_GROUP), script()]
-    started = [exchange.start(text, task, processes=2) for text, task in zip(texts, tasks, strict=True)]
+    started = [
+        exchange.start(text, task, processes=2) for text, task in zip(texts, tasks, strict=True)
+    ]
     ended = [running.end() for running in started]
     assert [one.code for one in ended] == [0, 0, 0], "\n".join(one.log for one in ended)
     digests = [one.message.result["digest"] for one in ended]

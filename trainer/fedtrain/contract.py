@@ -36,7 +36,7 @@ IMPORT_MOUNT = "/model"
 
 DEFAULT_MESSAGE_PATH = "/dev/termination-log"
 MESSAGE_LIMIT = 3 * 1024
-"""Bytes; the kubelet keeps the *last* 4,096 of a termination message (kubelet, container status)."""
+"""Bytes; the kubelet keeps the *last* 4,096 of a termination message (container status)."""
 
 MODEL_FILE = "model.safetensors"
 UPDATE_FILE = "update.safetensors"

@@ -9,6 +9,7 @@ there at the start, the command is not run. Standard library only, never torch o
 import contextlib
 import json
 import os
+import shutil
 import socket
 import sys
 import time
@@ -62,6 +63,7 @@ def _run(command: list[str], task: ParticipantTask, folder: Path) -> Verdict:
     nodes, node = int(os.environ.get("PET_NNODES", "1")), int(os.environ.get("PET_NODE_RANK", "0"))
     environment = dict(os.environ)
     prepare_environment(environment, nodes)
+    command = without_agent(command, environment)
     with Command(environment) as process:
         master = environment.get("PET_MASTER_ADDR", "")
         if nodes > 1 and not wait_for_name(master, process.linger):
@@ -117,6 +119,26 @@ def prepare_environment(environment: MutableMapping[str, str], nodes: int) -> No
         # Images are pulled at different speeds; torchrun's ten minutes are too few to wait for
         # the last node, and the operator has a deadline of its own.
         environment.setdefault("PET_RDZV_CONF", "timeout=3600")
+
+
+def without_agent(command: list[str], environment: MutableMapping[str, str]) -> list[str]:
+    """`torchrun train.py` of a single process as that process, told what torchrun would tell it.
+
+    torchrun's agent imports torch a second time: two seconds of processor and half a gigabyte for
+    every round of every small participant, to watch one process that we watch already. A command
+    with options of its own for torchrun, or with more than one process, stays as it is.
+    """
+    single = (environment.get("PET_NNODES"), environment.get("PET_NPROC_PER_NODE")) == ("1", "1")
+    plain = Path(command[0]).name == "torchrun" and command[1:2] and command[1].endswith(".py")
+    torchrun = shutil.which(command[0], path=environment.get("PATH"))
+    python = Path(torchrun).with_name("python") if torchrun else None
+    if not (single and plain and python and python.exists()):
+        return command
+    environment.update(dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK"), "0"))
+    environment.update(dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"), "1"))
+    environment.update(MASTER_ADDR="localhost", MASTER_PORT="0", ROLE_WORLD_SIZE="1")
+    environment["TORCHELASTIC_RUN_ID"] = environment["PET_RDZV_ID"]
+    return [str(python), "-u", *command[1:]]
 
 
 def wait_for_name(

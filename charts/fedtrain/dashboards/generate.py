@@ -70,7 +70,10 @@ PAGE: Mapping[str, tuple[Panel, ...]] = {
         Panel(
             title="Reason",
             says="Why it is where it is; the status has the whole sentence.",
-            queries={best("training_reason", "reason"): "{{reason}}"},
+            queries={
+                best("training_reason", "reason")
+                + ' or on() label_replace(vector(0), "reason", "none", "", "")': "{{reason}}"
+            },
             kind="stat",
             width=4,
             height=4,
@@ -183,9 +186,7 @@ PAGE: Mapping[str, tuple[Panel, ...]] = {
         Panel(
             title="Failed attempts",
             says="That count against the retries, in this round.",
-            queries={
-                f"{best('participant_attempt_failures', 'participant')} > 0": ("{{participant}}")
-            },
+            queries={best("participant_attempt_failures", "participant"): "{{participant}}"},
             width=6,
         ),
     ),
@@ -222,7 +223,10 @@ PAGE: Mapping[str, tuple[Panel, ...]] = {
         Panel(
             title="Failed looks",
             says="By reason; Conflict is harmless: somebody else wrote first.",
-            queries={rate("look_failures_total", "reason"): "{{reason}}"},
+            queries={
+                rate("look_failures_total", "reason")
+                + ' or on() label_replace(vector(0), "reason", "none", "", "")': "{{reason}}"
+            },
             unit="ops",
         ),
         Panel(
