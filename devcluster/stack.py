@@ -86,6 +86,9 @@ def install(controller: str, *, namespace: str, release: str = "fedtrain") -> No
         binaries.built("helm"),
         *("upgrade", "--install", release, CHART, f"--kubeconfig={cluster.kubeconfig()}"),
         *("--namespace", namespace, "--wait", "--timeout", "120s"),
+        # The definitions are one for the whole cluster; a release of another namespace, or a test,
+        # may have brought them before.
+        *("--take-ownership", "--force-conflicts"),
         *("--set", f"image.repository={repository}", "--set", f"image.tag={tag}"),
         seconds=180,
     )
