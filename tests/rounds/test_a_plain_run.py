@@ -36,6 +36,21 @@ def test_weights_are_the_shares_of_the_samples():
     assert [p.weight for p in participants] == [p.samples / total for p in participants]
 
 
+def test_a_record_shows_its_round_in_columns():
+    world = a_world(rounds=1, evaluation={"by": "north"}).to_the_end()
+    status = world.record(1).status
+    assert (status.accepted, status.score) == ("3/3", "accuracy=0.1")
+    first = status.participants[0]
+    assert status.shares.startswith(f"{first.name} {first.samples} ({first.weight:.3f}), ")
+
+
+def test_a_record_of_many_participants_shows_as_many_as_fit():
+    status = a_world(60, rounds=1).to_the_end().record(1).status
+    assert status.accepted == "60/60"
+    assert len(status.shares) <= 253
+    assert status.shares.endswith(") ...")
+
+
 def test_a_cap_on_samples_caps_the_weight():
     world = a_world(weight={"by": "Samples", "max": 10}).in_round(2)
     assert {p.weight for p in world.record(1).status.participants} == {1 / 3}

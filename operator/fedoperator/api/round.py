@@ -171,6 +171,9 @@ class RoundStatus(StatusModel):
     accepted: Short = ""
     """Accepted of invited."""
 
+    shares: Short = ""
+    """Who was accepted, with how many samples and which share, shortened for a column."""
+
     score: Short = ""
     """The metrics, shortened for a column."""
 

@@ -183,8 +183,14 @@ def measured(look: Look, record: Record) -> Record:
         evaluations = evaluation.evaluators(spec)
     evaluations = [assignments.kept_going(look, assignments.dropped(look, e)) for e in evaluations]
     metrics = {} if any(e.is_open for e in evaluations) else results.mean(evaluations)
-    status = status.model_copy(update={"evaluation": evaluations, "metrics": metrics})
-    return record.model_copy(update={"status": status})
+    update = {
+        "evaluation": evaluations,
+        "metrics": metrics,
+        "accepted": summary.accepted(status.participants),
+        "shares": summary.shares(status.participants),
+        "score": summary.score(look.training, metrics),
+    }
+    return record.model_copy(update={"status": status.model_copy(update=update)})
 
 
 def abandoned(record: Record) -> Record:

@@ -65,6 +65,23 @@ def score(training: Training, metrics: Mapping[str, float]) -> str:
     return f"{name}={metrics[name]:.4g}" if name else ""
 
 
+def accepted(participants: Sequence[Assignment]) -> str:
+    """`2/3`: accepted of invited; empty for the initial model, in which nobody has a part."""
+    count = sum(p.state == "Accepted" for p in participants)
+    return f"{count}/{len(participants)}" if participants else ""
+
+
+def shares(participants: Sequence[Assignment]) -> str:
+    """`north 159 (0.249), south 479 (0.751)`: samples and share of the mean, as far as they fit."""
+    parts = [
+        f"{p.name} {p.samples if p.samples is not None else '?'} ({p.weight:.3f})"
+        for p in participants
+        if p.state == "Accepted" and p.weight is not None
+    ]
+    text = ", ".join(parts)
+    return text if len(text) <= 250 else text[:247].rpartition(",")[0] + " ..."
+
+
 def _prepared(old: TrainingStatus, rounds: Mapping[int, Record]) -> int:
     done = [
         r.spec.generation
