@@ -9,12 +9,12 @@ from devcluster import stack
 
 pytestmark = pytest.mark.cluster
 
-SLOW = {"name": "SECONDS", "value": "4"}
+SLOW = {"name": "SECONDS", "value": "2"}
 LARGE = {"name": "SIZE", "value": "20000000"}
 
 
 def a_large_federation(name: str, image: str) -> dict:
-    federation = a_federation(name, image, retries=1)
+    federation = a_federation(name, image, retries=1, rounds=2)
     federation["spec"]["trainer"]["env"] = [SLOW, LARGE]
     return federation
 
@@ -24,11 +24,11 @@ def undisturbed(installed: stack.Images) -> dict:
     """The digest of each round when nobody disturbs it."""
     stack.apply(a_large_federation("calm", installed.trainer))
     reaches("calm", "Succeeded")
-    return {n: record_of("calm", n)["status"]["globalModel"]["digest"] for n in range(4)}
+    return {n: record_of("calm", n)["status"]["globalModel"]["digest"] for n in range(3)}
 
 
 def digests(name: str) -> dict[int, str]:
-    return {n: record_of(name, n)["status"]["globalModel"]["digest"] for n in range(4)}
+    return {n: record_of(name, n)["status"]["globalModel"]["digest"] for n in range(3)}
 
 
 def test_the_operators_pod_killed_while_a_round_trains(installed, undisturbed):
