@@ -25,11 +25,11 @@ check: ## Format, lint, types, layers, generated files, unit tests: under a minu
 	$(RUN) ruff check .
 	$(RUN) mypy
 	$(RUN) lint-imports --no-cache
-	$(RUN) pytest -q -m "not apiserver and not cluster and not slow"
+	$(RUN) pytest -q -m "not processes and not apiserver and not cluster"
 
 .PHONY: test
 test: check ## All tests, those on a real API server and a real cluster included
-	$(RUN) pytest -q -m "apiserver or cluster or slow"
+	$(RUN) pytest -q -m "processes or apiserver or cluster"
 
 .PHONY: bench
 bench: ## Measure rounds and aggregation; write tables to benchmarks/results/

@@ -16,6 +16,8 @@ from fedtrain.errors import ContractError, DataError, TryAgain
 from fedtrain.manifest import Accepted, Rejected
 from fedtrain.schema import Schema
 
+pytestmark = pytest.mark.processes
+
 Make = Callable[..., Any]
 DIGEST = "sha256:" + "0" * 64
 EPSILON = np.finfo(np.float32).eps

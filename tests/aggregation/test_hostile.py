@@ -18,6 +18,8 @@ from fedtrain.aggregation.verdicts import VerdictsError
 from fedtrain.contract import MODEL_FILE, RECEIPT_FILE, UPDATE_FILE, Message
 from fedtrain.tensorfile import TensorWriter, plan
 
+pytestmark = pytest.mark.processes
+
 Make = Callable[..., Any]
 MIB = 1024 * 1024
 

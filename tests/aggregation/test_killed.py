@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 Make = Callable[..., Any]
 CALLS = (
     "open",

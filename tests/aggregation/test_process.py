@@ -7,6 +7,8 @@ import pytest
 
 from fedtrain.contract import Message, ParticipantTask, PrepareTask, Role
 
+pytestmark = pytest.mark.processes
+
 Make = Callable[..., Any]
 
 

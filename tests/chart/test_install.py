@@ -145,7 +145,6 @@ def a_training() -> Document:
 
 
 @pytest.mark.cluster
-@pytest.mark.slow
 def test_an_installed_operator_is_ready_prepares_a_training_and_is_refused_nothing(real, image):
     repository, _, tag = image.rpartition(":")
     values = [f"image.repository={repository}", f"image.tag={tag}", "crds.enabled=false"]

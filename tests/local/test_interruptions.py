@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 Three = Callable[..., dict[str, list[str]]]
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
+pytestmark = pytest.mark.processes
+
 Three = Callable[..., dict[str, list[str]]]
 
 

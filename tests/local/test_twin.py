@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from safetensors import numpy as safetensors
+
+pytestmark = pytest.mark.processes
 
 Model = dict[str, np.ndarray]
 

@@ -13,6 +13,8 @@ import pytest
 from fedtrain.contract import ROOT_ENV, TASK_ENV, ModelRef, ParticipantTask, encode_task
 from fedtrain.tensorfile import TensorFile, TensorWriter
 
+pytestmark = pytest.mark.processes
+
 pytest.importorskip("sklearn")
 TRAIN = Path(__file__).resolve().parents[2] / "examples" / "01-digits" / "train.py"
 ONE_EPOCH = {"parameters": {"localEpochs": 1}}

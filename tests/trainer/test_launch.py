@@ -14,6 +14,8 @@ import pytest
 from fedtrain import launch
 from fedtrain.contract import Exit
 
+pytestmark = pytest.mark.processes
+
 FORGETFUL = """\
 import numpy as np
 from fedtrain import rounds

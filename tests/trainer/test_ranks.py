@@ -11,6 +11,8 @@ import pytest
 
 from fedtrain.tensorfile import TensorFile
 
+pytestmark = pytest.mark.processes
+
 SCRIPT = """\
 import os
 import torch

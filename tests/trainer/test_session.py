@@ -23,6 +23,8 @@ from fedtrain.store import Submission
 from fedtrain.tensorfile import TensorFile, TensorWriter, digest_file, plan
 from fedtrain.weights import weights_of
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def perform(exchange: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
