@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from fedoperator.__main__ import Operator
 from fedoperator.api.base import GlobalModel
 from fedoperator.api.round import Assignment, Measured, Record, RoundSpec, RoundStatus
-from fedoperator.api.training import TrainingStatus
+from fedoperator.api.status import TrainingStatus
 from fedoperator.cluster.telemetry import Seen
 from fedoperator.settings import Settings
 from tests.chart.conftest import CHART, only

@@ -8,8 +8,9 @@ import pytest
 
 from fedoperator.api.base import GlobalModel
 from fedoperator.api.round import Assignment, Measured, Record, RoundSpec, RoundStatus
-from fedoperator.api.training import TrainingStatus
-from fedoperator.cluster.telemetry import Seen, Telemetry
+from fedoperator.api.status import TrainingStatus
+from fedoperator.cluster.series import Seen
+from fedoperator.cluster.telemetry import Telemetry
 
 KEY = ("hospitals", "digits")
 LABELS = 'namespace="hospitals",training="digits"'

@@ -3,7 +3,8 @@
 import pytest
 from world import a_world
 
-from fedoperator.api.training import Best, TrainingSpec
+from fedoperator.api.status import Best
+from fedoperator.api.training import TrainingSpec
 from fedoperator.rounds import stop
 from fedtrain.contract import Role
 

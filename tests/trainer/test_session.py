@@ -18,10 +18,10 @@ from torch import nn
 from fedtrain import rounds, store, tensorfile
 from fedtrain.contract import ROOT_ENV, TASK_ENV, ModelRef, ParticipantTask, encode_task
 from fedtrain.errors import ContractError, DataError, ExchangeError, FedtrainError, TryAgain
+from fedtrain.models import weights_of
 from fedtrain.session import Session, agree, checked_metrics
 from fedtrain.store import Submission
 from fedtrain.tensorfile import TensorFile, TensorWriter, digest_file, plan
-from fedtrain.weights import weights_of
 
 pytestmark = pytest.mark.processes
 

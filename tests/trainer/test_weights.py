@@ -10,8 +10,9 @@ from torch import nn
 
 from fedtrain import weights as weights_module
 from fedtrain.errors import ContractError
+from fedtrain.models import weights_of
 from fedtrain.schema import TensorSpec
-from fedtrain.weights import Array, Weights, weights_of
+from fedtrain.weights import Array, Weights
 
 
 class Tied(nn.Module):

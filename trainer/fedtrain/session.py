@@ -33,8 +33,9 @@ from fedtrain.contract import (
     decode_task,
 )
 from fedtrain.errors import ContractError, DataError, FedtrainError
+from fedtrain.models import weights_of
 from fedtrain.store import Store, Submission
-from fedtrain.weights import Weights, weights_of
+from fedtrain.weights import Weights
 
 MOST_SAMPLES = 2**53
 """The aggregator's weights are doubles, which hold every whole number up to here."""

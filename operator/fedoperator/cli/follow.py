@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pydantic
 
 from fedoperator.api.round import Record, record_name
-from fedoperator.api.training import Phase, Training
+from fedoperator.api.status import Phase
+from fedoperator.api.training import Training
 from fedoperator.local import report
 from fedoperator.local.report import Report
 

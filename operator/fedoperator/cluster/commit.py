@@ -16,7 +16,8 @@ from fedoperator.api import API_VERSION
 from fedoperator.api import round as round_api
 from fedoperator.api import training as training_api
 from fedoperator.api.round import Record
-from fedoperator.api.training import Training, TrainingStatus
+from fedoperator.api.status import TrainingStatus
+from fedoperator.api.training import Training
 from fedoperator.cluster.api import Object
 from fedoperator.cluster.client import Cluster
 from fedoperator.cluster.telemetry import Telemetry

@@ -15,11 +15,13 @@ from fedoperator import errors
 from fedoperator.api import admission
 from fedoperator.api.base import Condition, timestamp
 from fedoperator.api.round import Assignment, Record, record_name
-from fedoperator.api.training import Training, TrainingSpec, TrainingStatus
+from fedoperator.api.status import TrainingStatus
+from fedoperator.api.training import Training, TrainingSpec
 from fedoperator.cluster.api import Object
 from fedoperator.cluster.client import Cluster, is_owned
 from fedoperator.cluster.commit import Committer
-from fedoperator.cluster.telemetry import Seen, Telemetry
+from fedoperator.cluster.series import Seen
+from fedoperator.cluster.telemetry import Telemetry
 from fedoperator.cluster.troubles import Troubles
 from fedoperator.cluster.workqueue import Key, Next
 from fedoperator.rounds import observed

@@ -4,21 +4,17 @@ Progress and results come from the status, participants from the records at hand
 participant the newest value there is, so that a series does not blink between rounds.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, get_args
+from dataclasses import dataclass, field
+from typing import get_args
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from fedoperator.api.round import Assignment, Record, State
-from fedoperator.api.training import Phase
-
-if TYPE_CHECKING:
-    from fedoperator.cluster.telemetry import Seen
-    from fedoperator.cluster.workqueue import Key
+from fedoperator.api.status import Phase, TrainingStatus
+from fedoperator.cluster.workqueue import Key
 
 _TRAINING = ("namespace", "training")
 _FAMILIES = {
@@ -49,6 +45,18 @@ _FAMILIES = {
 }
 Series = tuple[str, tuple[str, ...], float]
 """Name without the prefix, values of the labels beyond the training's, value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A training as last looked at. rounds: asked for, None if its spec cannot be read.
+
+    records: the few that were read, in order of round.
+    """
+
+    status: TrainingStatus
+    rounds: int | None = None
+    records: tuple[Record, ...] = field(default=())
 
 
 class TrainingSeries(Collector):

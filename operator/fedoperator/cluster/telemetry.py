@@ -5,27 +5,12 @@ come back with the first look after a restart; nothing is counted here that a re
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import prometheus_client
 from prometheus_client.registry import CollectorRegistry
 
-from fedoperator.api.round import Record
-from fedoperator.api.training import TrainingStatus
-from fedoperator.cluster.series import TrainingSeries
+from fedoperator.cluster.series import Seen, TrainingSeries
 from fedoperator.cluster.workqueue import Key
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """A training as last looked at. rounds: asked for, None if its spec cannot be read.
-
-    records: the few that were read, in order of round.
-    """
-
-    status: TrainingStatus
-    rounds: int | None = None
-    records: tuple[Record, ...] = field(default=())
 
 
 class Telemetry:

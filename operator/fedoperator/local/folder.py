@@ -24,7 +24,8 @@ from fedoperator.api import API_VERSION
 from fedoperator.api import round as round_api
 from fedoperator.api import training as training_api
 from fedoperator.api.round import Record
-from fedoperator.api.training import Training, TrainingStatus
+from fedoperator.api.status import TrainingStatus
+from fedoperator.api.training import Training
 
 NAMESPACE = "local"
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

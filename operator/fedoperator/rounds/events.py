@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from fedoperator.api.round import Assignment, Record, RoundStatus
-from fedoperator.api.training import TrainingStatus
+from fedoperator.api.status import TrainingStatus
 from fedoperator.rounds.plan import Event
 
 _BAD = frozenset({"Retrying", "Failed", "Late", "Rejected"})

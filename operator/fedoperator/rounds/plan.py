@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from fedoperator.api.round import Record
-from fedoperator.api.training import TrainingStatus
+from fedoperator.api.status import TrainingStatus
 from fedoperator.rounds.observed import Child
 from fedoperator.rounds.workloads import Workload
 

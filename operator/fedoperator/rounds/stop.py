@@ -1,6 +1,7 @@
 """When a training is over: the last round, or what `spec.stop` says about an evaluated metric."""
 
-from fedoperator.api.training import Best, Stop, TrainingSpec
+from fedoperator.api.status import Best
+from fedoperator.api.training import Stop, TrainingSpec
 
 
 def better(stop: Stop, value: float, best: Best | None) -> bool:

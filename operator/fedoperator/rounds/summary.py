@@ -5,7 +5,8 @@ from datetime import datetime
 
 from fedoperator.api.base import Condition
 from fedoperator.api.round import Assignment, Record, RoundStatus
-from fedoperator.api.training import Best, Counts, Phase, Training, TrainingStatus
+from fedoperator.api.status import Best, Counts, Phase, TrainingStatus
+from fedoperator.api.training import Training
 from fedoperator.rounds import quorum, stop
 from fedoperator.rounds.observed import Trouble
 from fedoperator.rounds.quorum import Standing

@@ -1,0 +1,115 @@
+"""The status of a FederatedTraining: how far, how good, why not."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedoperator.api.base import Condition, GlobalModel, Metrics, Sentence, Short, StatusModel
+
+
+class Counts(StatusModel):
+    """The participants of the current round."""
+
+    invited: int = 0
+    """By selection, and still participants."""
+
+    running: int = 0
+    """With all their pods ready."""
+
+    reported: int = 0
+    """With an update or evaluation published."""
+
+    failed: int = 0
+    """Without an attempt left."""
+
+
+class Best(StatusModel):
+    """The best value of stop.metric so far."""
+
+    round: int
+    """Of the global model."""
+
+    value: float
+    """Of stop.metric."""
+
+
+Phase = Literal[
+    "Pending",
+    "Initialising",
+    "Training",
+    "Aggregating",
+    "Evaluating",
+    "Suspended",
+    "Blocked",
+    "Succeeded",
+    "Failed",
+]
+
+
+class TrainingStatus(StatusModel):
+    """How far, how good, why not."""
+
+    observed_generation: int = 0
+    """Of the spec that this status is about."""
+
+    phase: Phase = "Pending"
+    """Succeeded and Failed are final; Blocked says what to do and is tried again."""
+
+    round: int = 0
+    """The round in progress; 0 is the making of the initial model."""
+
+    progress: Short = ""
+    """Rounds published of rounds asked for."""
+
+    reported: Short = ""
+    """Participants reported of participants invited, in this round."""
+
+    score: Short = ""
+    """One metric of the last evaluated global model."""
+
+    reason: Short = ""
+    """Why not further, in one CamelCase word."""
+
+    message: Sentence = ""
+    """The same in a sentence, with the remedy."""
+
+    participants: Counts = Counts()
+    """How the current round stands."""
+
+    global_model: GlobalModel | None = None
+    """The last one published: the result so far."""
+
+    prepared_generation: int = 0
+    """The spec for which every participant has its folder on the exchange."""
+
+    evaluated_round: int | None = None
+    """The round of the global model that metrics belongs to."""
+
+    metrics: Metrics = {}
+    """Of the last evaluated global model, weighted over those that evaluated it."""
+
+    best: Best | None = None
+    """What stop compares with."""
+
+    started_at: datetime | None = None
+    """When the training was first looked at."""
+
+    finished_at: datetime | None = None
+    """When it succeeded or failed."""
+
+    conditions: Annotated[
+        list[Condition],
+        Field(
+            max_length=16,
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["type"],
+            },
+        ),
+    ] = []
+    """Complete, Failed, Suspended, Blocked."""
+
+    @property
+    def terminal(self) -> bool:
+        return self.phase in ("Succeeded", "Failed")

@@ -1,0 +1,66 @@
+"""A model that is a mapping of names to numpy arrays; torch is never loaded for it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from fedtrain.errors import ContractError
+from fedtrain.layout import FLOATING, TensorFileError, dtype_name
+from fedtrain.schema import Schema, TensorSpec
+from fedtrain.weights import Array, Tiles, published_dtype, tile_starts
+
+
+class ArrayWeights:
+    """A mapping of names to numpy arrays, changed in place."""
+
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
+        self._arrays = arrays
+        self.schema = Schema.of(_spec(name, array) for name, array in arrays.items())
+
+    def names(self) -> Mapping[str, str]:
+        return {name: name for name in self._arrays}
+
+    def fill(self, name: str, tiles: Tiles) -> None:
+        flat = self._arrays[name].reshape(-1)
+        for start, tile in tiles:
+            flat[start : start + tile.size] = tile
+
+    def values(self, name: str) -> Iterator[tuple[int, Array]]:
+        flat = self._arrays[name].reshape(-1)
+        for start, stop in tile_starts(flat.size):
+            tile = flat[start:stop]
+            yield start, tile.astype(np.float32) if tile.dtype.kind == "f" else tile
+
+    def deltas(self, name: str, base: Tiles) -> Iterator[tuple[int, Array]]:
+        flat = self._arrays[name].reshape(-1)
+        wide = np.promote_types(flat.dtype, np.float32)
+        for start, tile in base:
+            local = flat[start : start + tile.size].astype(wide)
+            yield start, (local - tile.astype(flat.dtype).astype(wide)).astype(np.float32)
+
+
+def _spec(name: str, array: Any) -> TensorSpec:
+    if not isinstance(name, str) or not isinstance(array, np.ndarray):
+        raise ContractError(
+            "ModelUnsupported",
+            f"rounds(model): {name!r} holds a {type(array).__name__}; a mapping must hold numpy "
+            "arrays by name, which are changed in place",
+        )
+    try:
+        dtype = dtype_name(array)
+    except TensorFileError:
+        dtype = "BF16"
+    if dtype == "BF16" or not (array.flags.c_contiguous and array.flags.writeable):
+        raise ContractError(
+            "ModelUnsupported",
+            f"rounds(model): {name!r} is {array.dtype} with flags that cannot be used; it must be "
+            "a writable C-contiguous array of floats, signed integers, uint8 or bool",
+        )
+    floating = dtype in FLOATING
+    return TensorSpec(
+        name=name,
+        dtype=published_dtype(name, dtype),
+        shape=array.shape,
+        kind="parameter" if floating else "integer",
+    )

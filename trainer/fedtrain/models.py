@@ -1,0 +1,23 @@
+"""Which kind of model a script brought: the only place that knows all kinds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedtrain.arrays import ArrayWeights
+from fedtrain.errors import ContractError
+from fedtrain.weights import Weights
+
+
+def weights_of(model: Any) -> Weights:
+    """The tensors of a torch module or of a mapping of numpy arrays. Raises ContractError."""
+    if isinstance(model, Mapping):
+        return ArrayWeights(model)
+    if hasattr(model, "named_parameters"):
+        from fedtrain.checkpoint import ModuleWeights
+
+        return ModuleWeights(model)
+    kind = type(model).__name__
+    raise ContractError(
+        "ModelUnsupported",
+        f"rounds(model): a {kind} is neither a torch module nor a mapping of numpy arrays",
+    )
