@@ -14,7 +14,7 @@ import yaml
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from fedoperator.api import GROUP, VERSION, base, round, rules, training
+from fedoperator.api import GROUP, VERSION, base, round, rules, status, training
 
 Schema = dict[str, Any]
 
@@ -82,7 +82,7 @@ def training_crd() -> Schema:
         "x-kubernetes-validations": [_validation(rules.NAME), *transitions],
     }
     root["properties"]["spec"] = spec_schema()
-    root["properties"]["status"] = _schema_of(training.TrainingStatus)
+    root["properties"]["status"] = _schema_of(status.TrainingStatus)
     return _definition(training.KIND, training.PLURAL, "fedt", root, _TRAINING_COLUMNS)
 
 
