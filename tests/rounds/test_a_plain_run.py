@@ -82,6 +82,20 @@ def test_records_beyond_the_history_are_forgotten():
     assert sorted(r.spec.round for r in world.records.values()) == [4, 5, 6]
 
 
+def test_a_history_that_was_shortened_is_kept_to_from_the_next_round_on():
+    world = a_world(rounds=6).in_round(5)
+    world.edited(history=2).to_the_end()
+    assert sorted(r.spec.round for r in world.records.values()) == [5, 6]
+
+
+def test_an_imported_model_is_nobodys_work_but_the_operators():
+    world = a_world(model={"claimName": "llama", "path": "model.safetensors"}).settle()
+    world.all_succeed()
+    (importing,) = world.live()
+    assert (importing.role, importing.participant) == (Role.INIT, "")
+    assert world.to_the_end().training.status.phase == "Succeeded"
+
+
 def test_a_succeeded_training_is_never_touched_again():
     world = a_world(rounds=1).to_the_end()
     world.edited(rounds=9).settle()

@@ -26,10 +26,16 @@ class HostileCluster(RuleBasedStateMachine):
         retries=st.integers(0, 2),
         evaluation=st.sampled_from([None, {"by": "Participants"}, {"by": "north", "every": 2}]),
         deadline=st.sampled_from([None, "10m"]),
+        fraction=st.sampled_from([0.5, 1.0]),
+        history=st.sampled_from([2, 1000]),
+        stop=st.sampled_from([None, {"metric": "accuracy", "patience": 1}]),
     )
-    def begin(self, participants, rounds, retries, evaluation, deadline):
+    def begin(self, participants, rounds, retries, evaluation, deadline, fraction, history, stop):
         quorum = {"minimum": 2} | ({"deadline": deadline} if deadline else {})
         changes = {"evaluation": evaluation} if evaluation else {}
+        changes |= {"stop": stop} if stop and evaluation else {}
+        changes |= {"selection": {"fraction": fraction}, "history": history}
+        self.everybody = [{"name": name} for name in (*NAMES, "centre", "coast")]
         self.world = a_world(participants, rounds=rounds, retries=retries, quorum=quorum, **changes)
         self.snapshots = [()]
         self.models = {}
@@ -59,6 +65,22 @@ class HostileCluster(RuleBasedStateMachine):
     def a_child_fails(self, data, failure):
         if live := self.world.live():
             self.world.fails(data.draw(st.sampled_from(live)), failure, "Broken")
+
+    @rule(data=st.data())
+    def a_script_breaks_the_contract_at_the_first_participant(self, data):
+        first = self.world.training.spec.participants[0].name
+        for identity in self.world.live(Role.TRAIN):
+            if identity.participant == first:
+                self.world.fails(identity, Failure.CONTRACT, "NoSubmit")
+
+    @rule(data=st.data())
+    def a_user_changes_who_takes_part(self, data):
+        names = st.lists(st.sampled_from(range(6)), min_size=2, max_size=5, unique=True)
+        chosen = [self.everybody[i] for i in data.draw(names)]
+        # Named evaluators stay: that is a rule of the schema.
+        if self.everybody[0] not in chosen:
+            chosen.append(self.everybody[0])
+        self.world.edited(participants=chosen)
 
     @rule(data=st.data())
     def an_update_is_rejected(self, data):
@@ -138,8 +160,11 @@ class HostileCluster(RuleBasedStateMachine):
         if status.phase == "Succeeded":
             assert status.global_model.round == status.round
             assert status.round >= 1
-            published = [r.status.phase for r in self.world.records.values()]
-            assert published == ["Published"] * (status.round + 1)
+            assert {r.status.phase for r in self.world.records.values()} == {"Published"}
+            last = self.world.record(status.round)
+            if self.world.training.spec.evaluation:
+                assert last.status.evaluation
+                assert not any(e.is_open for e in last.status.evaluation)
 
     def teardown(self):
         """Left in peace, every training comes to its end."""

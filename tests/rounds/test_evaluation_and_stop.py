@@ -71,7 +71,34 @@ def test_patience_ends_a_training_that_no_longer_gets_better():
             world.succeeds(identity, metrics={"loss": losses[identity.round]})
         world.settle().all_succeed()
     assert world.training.status.global_model.round == 4
-    assert world.training.status.best == Best(round=2, value=0.5)
+    assert world.training.status.best == Best(metric="loss", mode="Min", round=2, value=0.5)
+
+
+def test_the_best_of_another_metric_does_not_count():
+    rules = {"metric": "accuracy", "patience": 2}
+    world = a_world(rounds=9, evaluation={"by": "north"}, stop=rules).in_round(3)
+    assert world.training.status.best.round == 2
+    world.edited(stop={"metric": "f1", "patience": 2})
+    while not world.training.status.terminal:
+        for identity in world.live(Role.EVALUATE):
+            world.succeeds(identity, metrics={"accuracy": 0.9, "f1": 0.001})
+        world.settle().all_succeed()
+    assert world.training.status.best == Best(metric="f1", mode="Max", round=3, value=0.001)
+    assert world.training.status.global_model.round == 5
+
+
+def test_a_newcomer_evaluates_only_when_its_folder_has_been_made():
+    world = a_world(2, rounds=1, evaluation={"by": "Participants"}).in_round(1)
+    world.all_succeed(Role.TRAIN)
+    world.edited(participants=[{"name": n} for n in ("north", "south", "late-comer")])
+    world.all_succeed(Role.AGGREGATE)
+    assert [i.role for i in world.live()] == [Role.PREPARE]
+    assert world.training.status.phase == "Evaluating"
+    world.all_succeed(Role.PREPARE)
+    assert {(i.role, i.participant) for i in world.live()} == {
+        (Role.EVALUATE, name) for name in ("north", "south", "late-comer")
+    }
+    assert world.to_the_end().training.status.phase == "Succeeded"
 
 
 def test_a_failed_evaluation_does_not_hold_up_the_training():

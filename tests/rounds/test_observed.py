@@ -119,6 +119,22 @@ def test_running_out_of_memory_is_counted_and_named_with_its_remedy():
     assert "trainer.resources.limits.memory" in found.trouble.message
 
 
+def test_the_first_to_fail_is_guilty_whatever_its_peers_say_later():
+    job = a_job(a_condition("Failed", "BackoffLimitExceeded", "Job has reached the limit"))
+    told = Message(reason="Terminated", message="stopped by SIGTERM").encode().decode()
+    first, later = a_pod(137, reason="OOMKilled"), a_pod(75, told)
+    for pod, second in ((first, 1), (later, 9)):
+        state = pod["status"]["containerStatuses"][0]["state"]["terminated"]
+        state["finishedAt"] = f"2026-01-01T00:00:0{second}Z"
+    assert child(job, [later, first]).trouble.reason == "OOMKilled"
+
+
+def test_the_backstop_is_charged_to_nobody():
+    """It counts time in a queue too."""
+    found = child(a_job(a_condition("Failed", "DeadlineExceeded", "active longer than")))
+    assert (found.failure, found.trouble.reason) == (Failure.FREE, "DeadlineExceeded")
+
+
 def test_an_image_that_cannot_be_pulled_is_named():
     waiting = {"reason": "ImagePullBackOff", "message": "not found"}
     found = child(a_job(), [a_pod(waiting=waiting)])

@@ -77,6 +77,50 @@ def test_on_miss_fail_ends_the_training():
     assert {p.state for p in world.record().status.participants} == {"Failed", "Dropped"}
 
 
+def test_after_a_missed_quorum_others_are_invited_in_the_place_of_those_that_failed():
+    """A site whose data are broken must not hold up a round while others stand idle."""
+    chosen = {"fraction": 0.4, "minimum": 2}
+    world = a_world(5, selection=chosen, quorum={"minimum": 2}).in_round(1)
+    broken, other = world.live(Role.TRAIN)
+    world.succeeds(other)
+    world.fails(broken, Failure.DATA, "NotFinite")
+    world.settle()
+    assert world.training.status.reason == "QuorumMissed"
+    world.passes(minutes=1)
+    world.settle()
+    live = {i.participant for i in world.live(Role.TRAIN)}
+    assert broken.participant in live
+    assert len(live) == 2
+    (stranger,) = live - {broken.participant}
+    world.fails(world.identity(broken.participant), Failure.DATA, "NotFinite")
+    world.succeeds(world.identity(stranger))
+    world.settle()
+    names = sorted([stranger, other.participant])
+    assert [c.name for c in world.record(1).status.candidates] == names
+
+
+def test_newcomers_take_the_place_of_invited_ones_that_were_all_removed():
+    world = a_world(2, quorum={"minimum": 1}).in_round(1)
+    world.edited(participants=[{"name": "new-a"}, {"name": "new-b"}]).settle()
+    world.to_the_end()
+    assert world.training.status.phase == "Succeeded"
+    accepted = [p.name for p in world.record(1).status.participants if p.state == "Accepted"]
+    assert accepted
+    assert set(accepted) <= {"new-a", "new-b"}
+
+
+def test_one_wrong_command_does_not_fail_a_federation_in_which_others_are_left():
+    world = a_world(3, selection={"fraction": 0.1}, quorum={"minimum": 1}).in_round(1)
+    (only,) = world.live(Role.TRAIN)
+    world.fails(only, Failure.CONTRACT, "CommandNotFound")
+    world.settle()
+    assert (world.training.status.phase, world.training.status.reason) == (
+        "Blocked",
+        "QuorumMissed",
+    )
+    assert world.to_the_end().training.status.phase == "Succeeded"
+
+
 def test_a_script_that_breaks_the_contract_everywhere_fails_the_training():
     world = a_world().in_round(1)
     for identity in world.live(Role.TRAIN):

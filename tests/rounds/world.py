@@ -23,7 +23,8 @@ from fedoperator.rounds.observed import (
     Trouble,
 )
 from fedoperator.rounds.plan import Event, Plan
-from fedtrain.contract import Role
+from fedoperator.rounds.workloads import Workload
+from fedtrain.contract import PrepareTask, Role
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -68,6 +69,9 @@ class World:
     ready_since: dict[Identity, datetime] = field(default_factory=dict)
     troubles: dict[str, Trouble] = field(default_factory=dict)
     created: list[Identity] = field(default_factory=list)
+    asked: dict[Identity, set[str]] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
+    """Participants whose folder a preparation has made on the exchange."""
     events: list[Event] = field(default_factory=list)
     writes: int = 0
     last_plan: Plan | None = None
@@ -109,12 +113,13 @@ class World:
         if plan.status != self.training.status:
             yield lambda: self._update_status(plan)
         for workload in plan.create:
-            yield lambda w=workload: self._create(w.identity, w.name)
+            yield lambda w=workload: self._create(w)
         for child in plan.delete:
             yield lambda c=child: self._delete(c)
-        for name in plan.forget:
-            if name in self.records:
-                yield lambda n=name: self.records.pop(n, None)
+        if plan.forget_before is not None:
+            for name, record in list(self.records.items()):
+                if record.spec.round < plan.forget_before:
+                    yield lambda n=name: self.records.pop(n, None)
 
     def _create_record(self, record: Record) -> None:
         if record.name in self.records:
@@ -135,10 +140,15 @@ class World:
         self.training = self.training.model_copy(update={"status": plan.status})
         self.events.extend(plan.events)
 
-    def _create(self, identity: Identity, name: str) -> None:
+    def _create(self, workload: Workload) -> None:
+        identity, name = workload.identity, workload.name
         if identity in self.jobs:
             return  # 409, and the owner's uid is ours
         self.created.append(identity)
+        if identity.role in (Role.TRAIN, Role.EVALUATE):
+            assert identity.participant in self.folders, f"{name} before its folder was made"
+        if isinstance(workload.task, PrepareTask):
+            self.asked[identity] = set(workload.task.participants)
         self.jobs[identity] = Child(
             identity=identity, name=name, uid=str(next(self._uids)), created_at=self.now
         )
@@ -170,6 +180,7 @@ class World:
                 identity, state=before.state, result=before.result, failure=before.failure
             )
             return
+        self.folders |= self.asked.get(identity, set())
         told = None if silent else {**self._result(identity), **result}
         self._replace(identity, state=ChildState.SUCCEEDED, result=told)
         self.finished[identity] = self.jobs[identity]

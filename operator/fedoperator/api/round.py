@@ -148,6 +148,11 @@ class RoundStatus(StatusModel):
     """After a missed quorum: when the others are invited again."""
 
     prepare: Assignment | None = None
+    """The making of the participants' folders on the exchange."""
+
+    prepare_generation: int = 0
+    """Of the training: the spec whose participants the preparation is for."""
+
     init: Assignment | None = None
     participants: Annotated[list[Assignment], Field(max_length=1000)] = []
     """Everyone invited."""

@@ -27,6 +27,12 @@ class Counts(StatusModel):
 class Best(StatusModel):
     """The best value of stop.metric so far."""
 
+    metric: Short = ""
+    """What stop.metric was; the best of another metric does not count."""
+
+    mode: Literal["Max", "Min"] = "Max"
+    """What stop.mode was."""
+
     round: int
     """Of the global model."""
 

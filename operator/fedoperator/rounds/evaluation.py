@@ -1,5 +1,7 @@
 """Which global models are measured, and by whom. A metric belongs to the model it measured."""
 
+from collections.abc import Sequence
+
 from fedoperator.api.round import Assignment
 from fedoperator.api.training import TrainingSpec
 
@@ -11,6 +13,13 @@ def is_due(spec: TrainingSpec, round_number: int) -> bool:
     if spec.evaluation is None or round_number == 0:
         return False
     return round_number % spec.evaluation.every == 0 or round_number >= spec.rounds
+
+
+def outstanding(spec: TrainingSpec, round_number: int, evaluations: Sequence[Assignment]) -> bool:
+    """Whether this round's global model is still to be measured, begun or not."""
+    if any(e.is_open for e in evaluations):
+        return True
+    return not evaluations and is_due(spec, round_number)
 
 
 def evaluators(spec: TrainingSpec) -> list[Assignment]:

@@ -41,10 +41,8 @@ def filled_in(look: Look, record: Record) -> Record:
     """A record whose first status was never written, because of a crash or because it is new."""
     if record.status.started_at is not None:
         return record
-    prepared = look.training.status.prepared_generation == record.spec.generation
     status = RoundStatus(
         started_at=look.now,
-        prepare=None if prepared else Assignment(),
         participants=[Assignment(name=n) for n in record.spec.invited if record.spec.round > 0],
     )
     return record.model_copy(update={"status": status})
@@ -52,17 +50,21 @@ def filled_in(look: Look, record: Record) -> Record:
 
 def next_may_begin(look: Look, current: Record, previous: Record | None) -> bool:
     """The evaluation of a model runs beside the next round, never beside the one after it."""
-    spec, number = look.training.spec, current.spec.round
+    spec = look.training.spec
     if (
         current.status.phase != "Published"
         or spec.suspend
         or summary.is_last(look.training, current)
     ):
         return False
-    if previous is not None and any(e.is_open for e in previous.status.evaluation):
+    if previous is not None and _outstanding(look, previous):
         return False
-    waits = spec.stop is not None and evaluation.is_due(spec, number)
-    return not (waits and any(e.is_open for e in current.status.evaluation))
+    return spec.stop is None or not _outstanding(look, current)
+
+
+def _outstanding(look: Look, record: Record) -> bool:
+    status = record.status
+    return evaluation.outstanding(look.training.spec, record.spec.round, status.evaluation)
 
 
 def advanced(look: Look, record: Record) -> Record:
@@ -73,6 +75,7 @@ def advanced(look: Look, record: Record) -> Record:
         "Training": _training,
         "Aggregating": _aggregating,
     }
+    record = _with_preparation(look, record)
     while record.status.phase in steps:
         before = record.status.phase
         status = steps[before](look, record)
@@ -82,23 +85,50 @@ def advanced(look: Look, record: Record) -> Record:
     return measured(look, record)
 
 
+def _with_preparation(look: Look, record: Record) -> Record:
+    """The record with its preparation gone on with, in whatever phase it was asked for."""
+    if record.status.prepare is None:
+        return record
+    update = {"prepare": assignments.kept_going(look, record.status.prepare)}
+    return record.model_copy(update={"status": record.status.model_copy(update=update)})
+
+
+def _is_prepared(look: Look, status: RoundStatus, generation: int) -> bool:
+    """Whether all participants of that spec have a folder; their pods may not start before."""
+    prepare = status.prepare
+    here = prepare is not None and prepare.state == "Reported"
+    known = max(look.training.status.prepared_generation, status.prepare_generation if here else 0)
+    return known >= generation
+
+
+def _asked_to_prepare(look: Look, status: RoundStatus) -> dict[str, object]:
+    """What to change so that the folders get made; nothing while one preparation is under way."""
+    prepare = status.prepare
+    if prepare is not None and prepare.is_open:
+        return {}
+    again = Assignment() if prepare is None else retry.invited_again(prepare)
+    return {"prepare": again, "prepare_generation": look.training.generation}
+
+
 def _preparing(look: Look, record: Record) -> RoundStatus:
     status = record.status
-    if status.prepare is not None and status.prepare.state != "Reported":
-        return status.model_copy(update={"prepare": assignments.kept_going(look, status.prepare)})
+    if not _is_prepared(look, status, record.spec.generation):
+        return status.model_copy(update=_asked_to_prepare(look, status))
     return status.model_copy(update={"phase": "Training" if record.spec.round else "Initialising"})
 
 
 def _initialising(look: Look, record: Record) -> RoundStatus:
     status, spec = record.status, look.training.spec
-    init = status.init or Assignment(name=spec.participants[0].name)
+    # An import is the operator's own work; the script's initial model is the first participant's.
+    name = "" if spec.model.claim_name is not None else spec.participants[0].name
+    init = status.init or Assignment(name=name)
     if init.state == "Reported":
         folder = contract.global_folder(record.spec.round, init.attempt)
         model = evidence.global_model(look.training, record.spec.round, folder, init.digest)
         update = {"phase": "Published", "published_at": look.now, "global_model": model}
         return status.model_copy(update=update)
-    if spec.participant(init.name) is None:
-        init = retry.invited_again(init).model_copy(update={"name": spec.participants[0].name})
+    if init.name and spec.participant(init.name) is None:
+        init = retry.invited_again(init).model_copy(update={"name": name})
     return status.model_copy(update={"init": assignments.kept_going(look, init)})
 
 
@@ -115,7 +145,7 @@ def _training(look: Look, record: Record) -> RoundStatus:
     update: dict[str, object] = {"participants": participants, "quorum_at": quorum_at}
     stands = quorum.standing(participants, spec.quorum)
     if stands is Standing.MISSED:
-        update |= _missed(look, status, participants)
+        update |= _missed(look, record.spec.round, status, participants)
     elif stands is Standing.CLOSED and not spec.suspend:
         update |= {
             "phase": "Aggregating",
@@ -140,17 +170,23 @@ def _training(look: Look, record: Record) -> RoundStatus:
 
 
 def _missed(
-    look: Look, status: RoundStatus, participants: Sequence[Assignment]
+    look: Look, number: int, status: RoundStatus, participants: Sequence[Assignment]
 ) -> dict[str, object]:
-    """What was reported is kept; after a back-off the others are invited again."""
+    """What was reported is kept; after a back-off others are invited.
+
+    Those that failed once more, and as many that were not invited before as are missing: a round
+    must not hang on one site whose data are broken while others stand idle.
+    """
     spec = look.training.spec
-    again = [
-        p
+    again = {
+        p.name
         for p in participants
         if p.state in ("Failed", "Late", "Rejected", "Dropped") and spec.participant(p.name)
-    ]
-    fails = spec.quorum.on_miss == "Fail" or quorum.nothing_can_cure(participants) is not None
-    if fails or not again or spec.suspend:
+    }
+    strangers = _strangers(look, number, participants)
+    broken = quorum.nothing_can_cure(participants, spec.participants)
+    fails = spec.quorum.on_miss == "Fail" or broken is not None
+    if fails or not (again or strangers) or spec.suspend:
         return {}
     if status.not_before is None:
         misses = status.misses + 1
@@ -158,11 +194,21 @@ def _missed(
         return {"misses": misses, "not_before": wait}
     if not look.is_past(status.not_before):
         return {}
-    names = {p.name for p in again}
-    return {
-        "not_before": None,
-        "participants": [retry.invited_again(p) if p.name in names else p for p in participants],
-    }
+    if strangers and not _is_prepared(look, status, look.training.generation):
+        return _asked_to_prepare(look, status)
+    old = [retry.invited_again(p) if p.name in again else p for p in participants]
+    new = [Assignment(name=name) for name in strangers]
+    return {"not_before": None, "participants": [*old, *new]}
+
+
+def _strangers(look: Look, number: int, participants: Sequence[Assignment]) -> list[str]:
+    """As many not yet invited as the quorum lacks, in the order of the seed."""
+    spec = look.training.spec
+    there = {p.name for p in participants}
+    others = [p.name for p in spec.participants if p.name not in there]
+    hopeful = sum(p.is_open or p.state == "Reported" for p in participants)
+    ranked = selection.order(others, spec.selection, number)
+    return ranked[: max(0, spec.quorum.minimum - hopeful)]
 
 
 def _aggregating(look: Look, record: Record) -> RoundStatus:
@@ -179,11 +225,15 @@ def measured(look: Look, record: Record) -> Record:
     if status.phase != "Published":
         return record
     evaluations = list(status.evaluation)
-    if not evaluations and evaluation.is_due(spec, record.spec.round):
-        evaluations = evaluation.evaluators(spec)
+    update: dict[str, object] = {}
+    if not evaluations and evaluation.is_due(spec, record.spec.round) and not spec.suspend:
+        if _is_prepared(look, status, look.training.generation):
+            evaluations = evaluation.evaluators(spec)
+        else:
+            update |= _asked_to_prepare(look, status)
     evaluations = [assignments.kept_going(look, assignments.dropped(look, e)) for e in evaluations]
     metrics = {} if any(e.is_open for e in evaluations) else results.mean(evaluations)
-    update = {
+    update |= {
         "evaluation": evaluations,
         "metrics": metrics,
         "accepted": summary.accepted(status.participants),

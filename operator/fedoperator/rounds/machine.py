@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from fedoperator.api.base import timestamp
-from fedoperator.api.round import Assignment, Record, RoundStatus, record_name
+from fedoperator.api.round import Assignment, Record, RoundStatus
 from fedoperator.api.training import Training
 from fedoperator.rounds import deadline, events, evidence, life, summary
 from fedoperator.rounds.look import Look
@@ -71,7 +71,7 @@ def decide(
         records=changed,
         create=tuple(w for w in wanted if w is not None),
         delete=_superfluous(look, frozenset(live), current.spec.round),
-        forget=_beyond_history(training, changed),
+        forget_before=_beyond_history(training, changed),
         events=events.of(training.status, status, before, rounds),
         wake_at=None if status.terminal else _wake_at(look, rounds),
     )
@@ -87,7 +87,7 @@ def _lost_or_first(training: Training) -> int:
 
 def _assignments(status: RoundStatus) -> Iterator[tuple[Role, Assignment]]:
     for role, one in (
-        (Role.PREPARE, status.prepare if status.phase == "Preparing" else None),
+        (Role.PREPARE, status.prepare),
         (Role.INIT, status.init if status.phase == "Initialising" else None),
         (Role.AGGREGATE, status.aggregation if status.phase == "Aggregating" else None),
     ):
@@ -125,10 +125,10 @@ def _superfluous(
     )
 
 
-def _beyond_history(training: Training, changed: Sequence[Record]) -> tuple[str, ...]:
+def _beyond_history(training: Training, changed: Sequence[Record]) -> int | None:
     begun = [record.spec.round for record in changed if not record.resource_version]
-    oldest = [number - training.spec.history for number in begun]
-    return tuple(record_name(training.name, number) for number in oldest if number >= 0)
+    oldest = max(begun, default=0) - training.spec.history + 1
+    return oldest if oldest > 0 else None
 
 
 def _wake_at(look: Look, rounds: Mapping[int, Record]) -> datetime | None:

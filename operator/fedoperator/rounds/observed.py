@@ -106,17 +106,16 @@ def child(
     meta, status = job["metadata"], job.get("status") or {}
     state, failure, trouble = ChildState.PENDING, None, None
     conditions = {c["type"]: c for c in status.get("conditions") or [] if c["status"] == "True"}
-    messages = _messages(pods)
     # A Job is over at the first of each pair: on a dead node the second never comes (KEP-3998).
     failed = conditions.get("FailureTarget") or conditions.get("Failed")
     succeeded = conditions.get("SuccessCriteriaMet") or conditions.get("Complete")
     result: Mapping[str, Any] | None = None
     if failed:
         state = ChildState.FAILED
-        failure, trouble, result = _failure(failed, pods, messages)
+        failure, trouble, result = _failure(failed, pods)
     elif succeeded:
         state = ChildState.SUCCEEDED
-        result = next((m.result for _, m in messages if m.result), None)
+        result = next((m.result for m in _messages(pods) if m.result), None)
     elif (status.get("ready") or 0) >= (job["spec"].get("parallelism") or 1):
         state = ChildState.READY
     else:
@@ -179,14 +178,15 @@ def failure_of_exit(code: int | None) -> Failure:
     return by_code.get(Exit(code), Failure.COUNTED)
 
 
-def _messages(pods: Iterable[Mapping[str, Any]]) -> list[tuple[int, Message]]:
-    """(exit code, message) of every terminated container that left one, the earliest first."""
-    found = []
-    for terminated in _terminated(pods):
-        message = Message.decode(terminated.get("message") or "")
-        if message is not None:
-            found.append((int(terminated.get("exitCode", 0)), message))
-    return found
+def reason_of_exit(code: int) -> str:
+    """The CamelCase name of an exit code, for a process that left no message."""
+    return Exit(code).name.title().replace("_", "") if code in _CODES else "Failed"
+
+
+def _messages(pods: Iterable[Mapping[str, Any]]) -> list[Message]:
+    """What the terminated containers left, the earliest first."""
+    told = (Message.decode(state.get("message") or "") for state in _terminated(pods))
+    return [message for message in told if message is not None]
 
 
 def _terminated(pods: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -200,30 +200,34 @@ def _terminated(pods: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _failure(
-    condition: Mapping[str, Any],
-    pods: Sequence[Mapping[str, Any]],
-    messages: Sequence[tuple[int, Message]],
+    condition: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]
 ) -> tuple[Failure, Trouble, Mapping[str, Any] | None]:
     text = condition.get("message") or ""
     reason = condition.get("reason") or "Failed"
     code = re.search(r"exit code (\d+)", text)
     if reason == "PodFailurePolicy" and code is None:
         return Failure.FREE, Trouble(reason="Disrupted", message=text), None
+    if reason == "DeadlineExceeded":  # the backstop, which also counts time in a queue
+        return Failure.FREE, Trouble(reason=reason, message=text), None
     wanted = int(code.group(1)) if code else None
-    for exit_code, message in messages:
-        if exit_code == wanted or (wanted is None and exit_code != 0):
-            trouble = Trouble(reason=message.reason, message=message.message)
-            return failure_of_exit(exit_code), trouble, message.result
+    # The first that failed is the guilty one; what ends later was only told to, or lost its peers.
+    guilty = next(
+        (t for t in _terminated(pods) if t.get("exitCode") and wanted in (None, t["exitCode"])),
+        None,
+    )
+    message = Message.decode(guilty.get("message") or "") if guilty else None
+    if guilty and message:
+        trouble = Trouble(reason=message.reason, message=message.message)
+        return failure_of_exit(guilty["exitCode"]), trouble, message.result
     if wanted is not None:
-        name = Exit(wanted).name.title().replace("_", "") if wanted in _CODES else "Failed"
-        return failure_of_exit(wanted), Trouble(reason=name, message=text), None
-    for terminated in _terminated(pods):
-        if terminated.get("exitCode"):
-            said = terminated.get("reason") or "Error"
-            sentence = f"a container ended with exit code {terminated['exitCode']} ({said})"
-            if said == "OOMKilled":
-                sentence += "; raise trainer.resources.limits.memory"
-            return Failure.COUNTED, Trouble(reason=said, message=sentence), None
+        trouble = Trouble(reason=reason_of_exit(wanted), message=text)
+        return failure_of_exit(wanted), trouble, None
+    if guilty:
+        said = guilty.get("reason") or "Error"
+        sentence = f"a container ended with exit code {guilty['exitCode']} ({said})"
+        if said == "OOMKilled":
+            sentence += "; raise trainer.resources.limits.memory"
+        return Failure.COUNTED, Trouble(reason=said, message=sentence), None
     return Failure.COUNTED, Trouble(reason=reason, message=text), None
 
 

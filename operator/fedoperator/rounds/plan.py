@@ -27,14 +27,14 @@ class Event:
 class Plan:
     """The next writes, and when to look again without being woken (None: only when woken).
 
-    records: those that are new (resource_version "") or whose status changed. forget: names of
-    FederatedRounds beyond spec.history.
+    records: those that are new (resource_version "") or whose status changed. forget_before:
+    FederatedRounds of rounds before this one are beyond spec.history (said when a round begins).
     """
 
     status: TrainingStatus
     records: tuple[Record, ...] = ()
     create: tuple[Workload, ...] = ()
     delete: tuple[Child, ...] = ()
-    forget: tuple[str, ...] = ()
+    forget_before: int | None = None
     events: tuple[Event, ...] = ()
     wake_at: datetime | None = None

@@ -4,7 +4,7 @@ import enum
 from collections.abc import Sequence
 
 from fedoperator.api.round import Assignment
-from fedoperator.api.training import Quorum
+from fedoperator.api.training import Participant, Quorum
 
 
 class Standing(enum.Enum):
@@ -24,7 +24,11 @@ def standing(participants: Sequence[Assignment], quorum: Quorum) -> Standing:
     return Standing.OPEN if still_open else Standing.CLOSED
 
 
-def nothing_can_cure(participants: Sequence[Assignment]) -> Assignment | None:
-    """One whose script broke the contract, if that is why *every* participant failed."""
-    broken = [p for p in participants if p.state == "Failed" and p.failure == "Contract"]
-    return broken[0] if broken and len(broken) == len(participants) else None
+def nothing_can_cure(
+    invited: Sequence[Assignment], participants: Sequence[Participant]
+) -> Assignment | None:
+    """One whose script broke the contract, if that is why *every* participant there is failed."""
+    broken = {p.name: p for p in invited if p.state == "Failed" and p.failure == "Contract"}
+    if not all(participant.name in broken for participant in participants):
+        return None
+    return next(iter(broken.values()), None)

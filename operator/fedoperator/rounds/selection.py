@@ -15,9 +15,14 @@ def select(
     Participants are ranked by sha256(seed/round/name), so that adding or removing one changes
     nothing in the order of the others. at_least: the quorum; inviting fewer could never reach it.
     """
-    ranked = sorted(names, key=lambda name: _rank(selection.seed, round_number, name))
+    ranked = order(names, selection, round_number)
     count = max(math.ceil(selection.fraction * len(ranked) - 1e-9), selection.minimum, at_least)
     return tuple(sorted(ranked[:count]))
+
+
+def order(names: Iterable[str], selection: Selection, round_number: int) -> list[str]:
+    """Everybody, in the order in which this round would invite them."""
+    return sorted(names, key=lambda name: _rank(selection.seed, round_number, name))
 
 
 def _rank(seed: int, round_number: int, name: str) -> bytes:

@@ -5,14 +5,17 @@ from fedoperator.api.training import Stop, TrainingSpec
 
 
 def better(stop: Stop, value: float, best: Best | None) -> bool:
-    if best is None:
-        return True
+    if best is None or (best.metric, best.mode) != (stop.metric, stop.mode):
+        return True  # the best of another metric is none
     return value > best.value if stop.mode == "Max" else value < best.value
 
 
 def best_of(stop: Stop, best: Best | None, round_number: int, value: float) -> Best:
     """The best so far; a tie keeps the earlier round. Looking at a round again changes nothing."""
-    return Best(round=round_number, value=value) if better(stop, value, best) else _kept(best)
+    if not better(stop, value, best):
+        assert best is not None, "a value that is not better than nothing"
+        return best
+    return Best(metric=stop.metric, mode=stop.mode, round=round_number, value=value)
 
 
 def stops(spec: TrainingSpec, best: Best | None, round_number: int, value: float | None) -> bool:
@@ -28,8 +31,3 @@ def stops(spec: TrainingSpec, best: Best | None, round_number: int, value: float
         return False
     every = spec.evaluation.every if spec.evaluation else 1
     return (round_number - best.round) // every >= stop.patience
-
-
-def _kept(best: Best | None) -> Best:
-    assert best is not None, "a value that is not better than nothing"
-    return best

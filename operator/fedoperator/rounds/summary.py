@@ -7,7 +7,7 @@ from fedoperator.api.base import Condition
 from fedoperator.api.round import Assignment, Record, RoundStatus
 from fedoperator.api.status import Best, Counts, Phase, TrainingStatus
 from fedoperator.api.training import Training
-from fedoperator.rounds import quorum, stop
+from fedoperator.rounds import evaluation, quorum, stop
 from fedoperator.rounds.observed import Trouble
 from fedoperator.rounds.quorum import Standing
 
@@ -85,7 +85,7 @@ def shares(participants: Sequence[Assignment]) -> str:
 
 def _prepared(old: TrainingStatus, rounds: Mapping[int, Record]) -> int:
     done = [
-        r.spec.generation
+        r.status.prepare_generation
         for r in rounds.values()
         if r.status.prepare is not None and r.status.prepare.state == "Reported"
     ]
@@ -126,7 +126,11 @@ def _phase(training: Training, rounds: Mapping[int, Record]) -> tuple[Phase, Tro
     failed = _failed(training, current.status)
     if failed is not None:
         return "Failed", failed
-    evaluating = any(e.is_open for r in rounds.values() for e in r.status.evaluation)
+    evaluating = any(
+        evaluation.outstanding(spec, number, record.status.evaluation)
+        for number, record in rounds.items()
+        if record.status.phase == "Published"
+    )
     if current.status.phase == "Published" and is_last(training, current) and not evaluating:
         number = current.spec.round
         early = number < spec.rounds
@@ -156,7 +160,7 @@ def _failed(training: Training, status: RoundStatus) -> Trouble | None:
         return Trouble(reason=status.init.reason, message=_said(status.init))
     if status.phase != "Training":
         return None
-    broken = quorum.nothing_can_cure(status.participants)
+    broken = quorum.nothing_can_cure(status.participants, training.spec.participants)
     if broken is not None:
         return Trouble(reason=broken.reason, message=_said(broken))
     missed = quorum.standing(status.participants, training.spec.quorum) is Standing.MISSED
@@ -178,8 +182,7 @@ def _blocked(training: Training, status: RoundStatus) -> Trouble | None:
     if status.phase != "Training":
         return None
     if quorum.standing(status.participants, training.spec.quorum) is Standing.MISSED:
-        possible = [p for p in status.participants if training.spec.participant(p.name)]
-        few = len(possible) < training.spec.quorum.minimum
+        few = len(training.spec.participants) < training.spec.quorum.minimum
         reason = "NotEnoughParticipants" if few else "QuorumMissed"
         return Trouble(reason=reason, message=_missing(training, status))
     waiting = [p for p in status.participants if p.state == "Invited" and p.reason]
