@@ -13,6 +13,7 @@ def test_suspend_deletes_unfinished_children_and_resume_starts_the_next_attempt_
     world.edited(suspend=False).settle()
     assert [(i.participant, i.attempt) for i in world.live()] == [("east", 2), ("south", 2)]
     assert {p.failures for p in world.record().status.participants} == {0}
+    assert [e.reason for e in world.events][-2:] == ["Suspended", "Resumed"]
     assert world.to_the_end().training.status.phase == "Succeeded"
 
 

@@ -27,6 +27,8 @@ def of(
             found.append(Event(reason="RoundStarted", message=text))
     if after.phase != before.phase and after.phase in ("Blocked", "Failed"):
         found.append(Event(reason=after.reason, message=after.message, warning=True))
+    if before.phase == "Suspended" and after.phase != "Suspended":
+        found.append(Event(reason="Resumed", message=f"goes on with round {after.round}"))
     if after.phase != before.phase and after.phase in ("Suspended", "Succeeded"):
         found.append(Event(reason=after.phase, message=after.message))
     return tuple(found)
@@ -46,7 +48,8 @@ def _of_round(number: int, before: RoundStatus, after: RoundStatus) -> Iterator[
     if after.global_model is not None and before.global_model is None:
         accepted = sum(p.state == "Accepted" for p in after.participants)
         text = f"round {number} published {after.global_model.digest}"
-        text += f" from {accepted} updates" if number > 0 else ", the initial model"
+        updates = "1 update" if accepted == 1 else f"{accepted} updates"
+        text += f" from {updates}" if number > 0 else ", the initial model"
         yield Event(reason="RoundPublished", message=text)
     if after.metrics and not before.metrics:
         shown = ", ".join(f"{name}={value:.4g}" for name, value in sorted(after.metrics.items()))

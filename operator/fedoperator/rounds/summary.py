@@ -135,7 +135,7 @@ def _phase(training: Training, rounds: Mapping[int, Record]) -> tuple[Phase, Tro
         number = current.spec.round
         early = number < spec.rounds
         reason = "StoppedEarly" if early else "AllRoundsDone"
-        text = f"{number} rounds published"
+        text = "1 round published" if number == 1 else f"{number} rounds published"
         text += f"; spec.stop on {spec.stop.metric} was met" if early and spec.stop else ""
         return "Succeeded", Trouble(reason=reason, message=text)
     aggregating = current.status.aggregation
