@@ -43,8 +43,11 @@ class HostileCluster(RuleBasedStateMachine):
 
     @rule(crash_after=st.one_of(st.none(), st.integers(0, 6)))
     def looks(self, crash_after):
-        self.world.look(crash_after=crash_after)
+        before = self.world.writes
+        plan = self.world.look(crash_after=crash_after)
         self.snapshots.append(tuple(self.world.jobs.values()))
+        if crash_after is None and self.world.writes == before:
+            assert plan.wake_at is None or plan.wake_at > self.world.now, "it would spin"
 
     @rule(age=st.integers(1, 4), crash_after=st.one_of(st.none(), st.integers(0, 6)))
     def looks_with_an_old_list_of_children(self, age, crash_after):

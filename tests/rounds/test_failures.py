@@ -205,6 +205,15 @@ def test_a_published_record_deleted_by_hand_does_not_repeat_its_round():
     assert [i.round for i in world.created if i.role is Role.AGGREGATE] == [1, 2]
 
 
+def test_records_deleted_by_hand_at_the_very_end_begin_no_further_round():
+    world = a_world(rounds=2, evaluation={"by": "north"}).in_round(2)
+    world.all_succeed().all_succeed(Role.AGGREGATE)
+    world.records.clear()
+    world.to_the_end()
+    assert world.training.status.global_model.round == 2
+    assert max(i.round for i in world.created) == 2
+
+
 def test_participants_that_cannot_start_block_the_round_with_their_reason():
     world = a_world().in_round(1)
     for identity in world.live(Role.TRAIN)[:2]:

@@ -77,6 +77,27 @@ def test_on_miss_fail_ends_the_training():
     assert {p.state for p in world.record().status.participants} == {"Failed", "Dropped"}
 
 
+def test_nothing_stays_open_when_a_training_ends():
+    changes = {"retries": 0, "evaluation": {"by": "north"}}
+    world = a_world(quorum={"minimum": 3, "onMiss": "Fail"}, **changes).in_round(2)
+    assert world.live(Role.EVALUATE)
+    world.fails(world.identity("south"))
+    world.settle()
+    assert world.training.status.phase == "Failed"
+    assert world.record(1).status.evaluation[0].state == "Dropped"
+    assert world.live() == []
+
+
+def test_a_round_that_nobody_can_save_does_not_keep_the_operator_busy():
+    world = a_world(2, retries=0).in_round(1)
+    world.fails(world.identity("north"))
+    world.settle()
+    world.edited(participants=[{"name": "south"}]).settle()
+    world.passes(minutes=10)
+    plan = world.settle().look()
+    assert plan.wake_at is None or plan.wake_at > world.now
+
+
 def test_after_a_missed_quorum_others_are_invited_in_the_place_of_those_that_failed():
     """A site whose data are broken must not hold up a round while others stand idle."""
     chosen = {"fraction": 0.4, "minimum": 2}

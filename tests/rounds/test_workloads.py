@@ -1,6 +1,7 @@
 """What is rendered for the API server: names, mounts, environment, restricted pods."""
 
 import json
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,6 +129,16 @@ def test_torchrun_learns_its_world_from_the_environment():
         "python", "-m", "fedtrain.launch", "--", "torchrun", "train.py",
     ]  # fmt: skip
     assert contract.decode_task(env["FEDTRAIN_TASK"]) == a_workload().task
+
+
+def test_kubernetes_expands_nothing_in_what_the_script_reads():
+    workload = a_workload()
+    task = replace(workload.task, parameters={"pattern": "^a$$", "home": "$(HOME)/x"})
+    container = rendered(replace(workload, task=task))["spec"]["template"]["spec"]["containers"][0]
+    env = {e["name"]: e.get("value") for e in container["env"]}
+    # What the kubelet does to every value (k8s.io/kubernetes third_party/forked/golang/expansion).
+    assert "$(" not in env["FEDTRAIN_TASK"].replace("$$", "")
+    assert contract.decode_task(env["FEDTRAIN_TASK"].replace("$$", "$")) == task
 
 
 def test_a_job_is_owned_and_gives_up_in_the_order_of_the_failure_classes():

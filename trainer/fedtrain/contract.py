@@ -16,6 +16,7 @@ A process answers by its exit code, by what it published, and by a termination m
 import dataclasses
 import enum
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -276,7 +277,7 @@ class Message:
             return None
         result = document.get("result")
         return cls(
-            reason=document["reason"],
+            reason=re.sub(r"[^A-Za-z0-9]", "", document["reason"])[:80] or "Failed",
             message=str(document.get("message", "")),
             result=result if isinstance(result, dict) else {},
         )
@@ -286,9 +287,12 @@ def weight_of(samples: int, by: str, maximum: int | None) -> int:
     """A participant's weight before normalisation: its total in the unit of `spec.weight`, capped.
 
     by: "Samples", "Tokens" or "Uniform" (then 1). The operator and the aggregator both use this.
+    Raises ValueError for another unit.
     """
     if by == "Uniform":
         return 1
+    if by not in ("Samples", "Tokens"):
+        raise ValueError(f"weight.by: {by!r} is not Samples, Tokens or Uniform")
     return samples if maximum is None else min(samples, maximum)
 
 

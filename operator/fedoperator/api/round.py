@@ -41,7 +41,8 @@ class Assignment(StatusModel):
     """The participant; empty for the preparation and the aggregation."""
 
     state: State = "Invited"
-    """Where it stands; Accepted, Rejected, Failed, Late and Dropped are final."""
+    """Where it stands. Accepted is final; participants that are Failed, Late, Rejected or Dropped
+    are invited again if the quorum is missed."""
 
     attempt: int = 1
     """The latest, from 1."""
@@ -50,7 +51,8 @@ class Assignment(StatusModel):
     """Attempts that count against spec.retries."""
 
     failure: Short = ""
-    """The class of the last failure: Free, Counted, Contract or Data."""
+    """The class of the last failure: Free, Counted, Contract, Data, or Verdicts: an aggregation
+    found updates that cannot be accepted, and the round is decided again."""
 
     last_failure: Sentence = ""
     """What the last failed attempt failed of, also when a later one succeeded."""
@@ -98,6 +100,7 @@ class Candidate(StatusModel):
     """The participant."""
 
     attempt: int
+    """Which of the participant's attempts published it."""
 
 
 class Measured(StatusModel):
@@ -107,6 +110,8 @@ class Measured(StatusModel):
     """Read from update files."""
 
     seconds: float = 0.0
+    """From its start to the published model."""
+
     peak_memory: int = 0
     """Bytes."""
 
@@ -137,7 +142,11 @@ class RoundStatus(StatusModel):
     """Published is final."""
 
     started_at: datetime | None = None
+    """When the round began, before anything of it ran."""
+
     published_at: datetime | None = None
+    """When its global model was there; the evaluation may come later."""
+
     quorum_at: datetime | None = None
     """When the quorum's minimum had reported: the clock of those that never started."""
 
@@ -154,6 +163,8 @@ class RoundStatus(StatusModel):
     """Of the training: the spec whose participants the preparation is for."""
 
     init: Assignment | None = None
+    """Of round 0: the pods that make or import the initial model."""
+
     participants: Annotated[list[Assignment], Field(max_length=1000)] = []
     """Everyone invited."""
 
@@ -164,6 +175,11 @@ class RoundStatus(StatusModel):
     """The pod that makes the global model of the candidates."""
 
     measured: Measured | None = None
+    """By the aggregation that made the global model."""
+
+    evaluating_since: datetime | None = None
+    """The clock of evaluations that never started."""
+
     evaluation: Annotated[list[Assignment], Field(max_length=1000)] = []
     """Who measures this round's global model."""
 

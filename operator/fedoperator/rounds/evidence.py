@@ -63,7 +63,9 @@ def _settled(
         useless = role is not Role.EVALUATE and results.digest(result) is None
         if role in _NEEDS_RESULT and (not result or useless):
             lost = Trouble(reason="ResultLost", message="the pod's result was lost; tried again")
-            return retry.after_failure(assignment, Failure.FREE, lost, budget, look.now)
+            # An evaluator that never tells anything must not hold up the federation for ever.
+            cost = Failure.COUNTED if role is Role.EVALUATE else Failure.FREE
+            return retry.after_failure(assignment, cost, lost, budget, look.now)
         return results.reported(assignment, result)
     if child.state is ChildState.FAILED:
         failure = child.failure or Failure.COUNTED

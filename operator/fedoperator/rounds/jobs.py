@@ -234,7 +234,10 @@ def _environment(workload: Workload) -> list[Object]:
         service = f"{service_name(training)}.{training.namespace}.svc"
         own["PET_MASTER_ADDR"] = f"{workload.name}-0.{service}"
         own["PET_MASTER_PORT"] = str(PORT)
-    variables: list[Object] = [{"name": name, "value": value} for name, value in own.items()]
+    # Kubernetes would expand $(NAME) in a value, also within the user's parameters.
+    variables: list[Object] = [
+        {"name": name, "value": value.replace("$", "$$")} for name, value in own.items()
+    ]
     if workload.trainer is not None:
         index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
         variables.append({"name": "PET_NODE_RANK", "valueFrom": {"fieldRef": {"fieldPath": index}}})

@@ -37,6 +37,24 @@ def begun(look: Look, number: int) -> Record:
     return filled_in(look, record)
 
 
+def lost_or_first(look: Look) -> Record:
+    """The round to go on with when there is no record: the first; or one that was deleted by hand.
+
+    Of a round whose model counts already, a record that says no more than that.
+    """
+    status = look.training.status
+    record = begun(look, status.round)
+    if status.global_model is None or status.global_model.round < status.round:
+        return record
+    published = {
+        "phase": "Published",
+        "published_at": look.now,
+        "global_model": status.global_model,
+        "participants": [],
+    }
+    return record.model_copy(update={"status": record.status.model_copy(update=published)})
+
+
 def filled_in(look: Look, record: Record) -> Record:
     """A record whose first status was never written, because of a crash or because it is new."""
     if record.status.started_at is not None:
@@ -186,8 +204,10 @@ def _missed(
     strangers = _strangers(look, number, participants)
     broken = quorum.nothing_can_cure(participants, spec.participants)
     fails = spec.quorum.on_miss == "Fail" or broken is not None
-    if fails or not (again or strangers) or spec.suspend:
+    if fails or spec.suspend:
         return {}
+    if not (again or strangers):
+        return {"not_before": None}
     if status.not_before is None:
         misses = status.misses + 1
         wait = timestamp(look.now + retry.backoff(misses))
@@ -232,7 +252,13 @@ def measured(look: Look, record: Record) -> Record:
         else:
             update |= _asked_to_prepare(look, status)
     evaluations = [assignments.kept_going(look, assignments.dropped(look, e)) for e in evaluations]
-    metrics = {} if any(e.is_open for e in evaluations) else results.mean(evaluations)
+    # As for training: no clock runs while suspended, and nobody holds up the others for ever.
+    waits = any(e.is_open for e in evaluations) and not spec.suspend
+    since = (status.evaluating_since or look.now) if waits else None
+    if waits:
+        evaluations = [assignments.in_time(look, e, since) for e in evaluations]
+    update["evaluating_since"] = since
+    metrics = {} if any(e.is_open for e in evaluations) else results.mean(spec, evaluations)
     update |= {
         "evaluation": evaluations,
         "metrics": metrics,

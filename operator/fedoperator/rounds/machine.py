@@ -13,7 +13,7 @@ from datetime import datetime
 from fedoperator.api.base import timestamp
 from fedoperator.api.round import Assignment, Record, RoundStatus
 from fedoperator.api.training import Training
-from fedoperator.rounds import deadline, events, evidence, life, summary
+from fedoperator.rounds import bounds, deadline, events, evidence, life, summary
 from fedoperator.rounds.look import Look
 from fedoperator.rounds.observed import OVERDUE, Child, Identity, Observed
 from fedoperator.rounds.plan import Plan
@@ -41,8 +41,8 @@ def decide(
         for record in records
     }
     if not rounds:
-        first = _lost_or_first(training)
-        rounds[first] = life.begun(look, first)
+        first = life.lost_or_first(look)
+        rounds[first.spec.round] = first
     while True:
         current = rounds[max(rounds)]
         rounds[current.spec.round] = current = life.advanced(look, current)
@@ -56,7 +56,9 @@ def decide(
 
     status = summary.status(training, rounds, look.now)
     if status.terminal:
-        rounds[current.spec.round] = current = life.abandoned(current)
+        rounds = {number: life.abandoned(record) for number, record in rounds.items()}
+    rounds = {n: bounds.bounded(training.spec, record) for n, record in rounds.items()}
+    current = rounds[max(rounds)]
     live = {} if status.terminal else dict(_live(rounds))
     after = training.model_copy(update={"status": status})
     wanted = [
@@ -75,14 +77,6 @@ def decide(
         events=events.of(training.status, status, before, rounds),
         wake_at=None if status.terminal else _wake_at(look, rounds),
     )
-
-
-def _lost_or_first(training: Training) -> int:
-    """The round to begin without a record: the first; or the current, whose record was deleted."""
-    model = training.status.global_model
-    if model is not None and model.round >= training.status.round:
-        return model.round + 1
-    return training.status.round
 
 
 def _assignments(status: RoundStatus) -> Iterator[tuple[Role, Assignment]]:
@@ -146,7 +140,8 @@ def _wake_at(look: Look, rounds: Mapping[int, Record]) -> datetime | None:
                 child = look.children.get(identity)
                 overdue = child.created_at + OVERDUE if child is not None else look.now + OVERDUE
                 moments.append(overdue if overdue > look.now else look.now + OVERDUE)
-            if role is Role.TRAIN and not spec.suspend:
-                due = deadline.due(assignment, spec.quorum, status.quorum_at)
+            if role in (Role.TRAIN, Role.EVALUATE) and not spec.suspend:
+                since = status.quorum_at if role is Role.TRAIN else status.evaluating_since
+                due = deadline.due(assignment, spec.quorum, since)
                 moments.extend([due] if due is not None else [])
     return min(moments, default=None)

@@ -1,15 +1,17 @@
 """What children say of themselves, read with suspicion: a lie may cost its teller, nobody else."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedoperator.api.round import Assignment, Candidate, Measured
+from fedoperator.api.training import TrainingSpec
+from fedoperator.rounds import bounds
 from fedoperator.rounds.observed import Trouble
 from fedtrain import contract
 
-_DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_LARGEST = 1e300
 
 
 def reported(assignment: Assignment, result: Mapping[str, Any]) -> Assignment:
@@ -29,7 +31,7 @@ def reported(assignment: Assignment, result: Mapping[str, Any]) -> Assignment:
 
 def digest(result: Mapping[str, Any]) -> str | None:
     text = result.get("digest")
-    return text if isinstance(text, str) and _DIGEST.match(text) else None
+    return text if isinstance(text, str) and _DIGEST.fullmatch(text) else None
 
 
 def whole(value: object) -> int | None:
@@ -37,8 +39,10 @@ def whole(value: object) -> int | None:
 
 
 def number(value: object) -> float | None:
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if fits else None  # type: ignore[arg-type]
+    """A finite number that can be summed a thousand times over, else None; JSON has larger ones."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if -_LARGEST < value < _LARGEST else None
 
 
 def metrics(value: object) -> dict[str, float]:
@@ -49,7 +53,7 @@ def metrics(value: object) -> dict[str, float]:
         name: measured
         for name, raw in sorted(value.items(), key=lambda item: str(item[0]))
         if isinstance(name, str)
-        and re.match(contract.METRIC_NAME, name)
+        and re.fullmatch(contract.METRIC_NAME.rstrip("$"), name)
         and (measured := number(raw)) is not None
     }
     return dict(list(named.items())[: contract.METRICS_LIMIT])
@@ -95,13 +99,18 @@ def measured(result: Mapping[str, Any]) -> Measured:
     )
 
 
-def mean(evaluations: Sequence[Assignment]) -> dict[str, float]:
-    """Each metric's mean over those that reported it, weighted by samples where all gave some."""
+def mean(spec: TrainingSpec, evaluations: Sequence[Assignment]) -> dict[str, float]:
+    """Each metric's mean over those that reported it, weighted by samples where all gave some.
+
+    The weights follow spec.weight, cap included: what somebody says of itself decides no more here
+    than in training.
+    """
     done = [e for e in evaluations if e.state == "Reported"]
-    weighted = all(e.samples for e in done)
+    by = spec.weight.by if all(e.samples for e in done) else "Uniform"
+    weights = {e.name: contract.weight_of(e.samples or 0, by, spec.weight.max) for e in done}
     result = {}
-    for name in sorted({name for e in done for name in e.metrics}):
-        pairs = [(e.metrics[name], e.samples or 0) for e in done if name in e.metrics]
-        total = sum(n for _, n in pairs) if weighted else len(pairs)
-        result[name] = sum(value * (n if weighted else 1) for value, n in pairs) / total
-    return result
+    for name in {name for e in done for name in e.metrics}:
+        values = [(e.metrics[name], weights[e.name]) for e in done if name in e.metrics]
+        total = sum(weight for _, weight in values)
+        result[name] = sum(value * (weight / total) for value, weight in values)
+    return bounds.preferred(spec, dict(sorted(result.items())), contract.METRICS_LIMIT)

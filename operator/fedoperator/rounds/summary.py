@@ -48,7 +48,7 @@ def status(training: Training, rounds: Mapping[int, Record], now: datetime) -> T
     return new.model_copy(
         update={
             "phase": phase,
-            "reason": trouble.reason,
+            "reason": trouble.reason[:80],
             "message": trouble.message[:2048],
             "progress": f"{model.round if model else 0}/{spec.rounds}",
             "reported": f"{settled}/{len(current.status.participants)}",
@@ -143,7 +143,7 @@ def _phase(training: Training, rounds: Mapping[int, Record]) -> tuple[Phase, Tro
     if spec.suspend and not folding:
         text = "set spec.suspend to false to go on with the same round"
         return "Suspended", Trouble(reason="Suspended", message=text)
-    blocked = _blocked(training, current.status)
+    blocked = _blocked(training, current.status) or _waits_for_evaluation(rounds)
     if blocked is not None:
         return "Blocked", blocked
     nothing = Trouble(reason="", message="")
@@ -192,6 +192,17 @@ def _blocked(training: Training, status: RoundStatus) -> Trouble | None:
     return None
 
 
+def _waits_for_evaluation(rounds: Mapping[int, Record]) -> Trouble | None:
+    """Why an evaluation that everything waits for cannot start."""
+    if rounds[max(rounds)].status.phase != "Published":
+        return None
+    open_ones = [e for r in rounds.values() for e in r.status.evaluation if e.is_open]
+    stuck = [e for e in open_ones if e.state == "Invited" and e.reason]
+    if not stuck or len(stuck) < len(open_ones):
+        return None
+    return Trouble(reason=stuck[0].reason, message=f"evaluation: {_said(stuck[0])}")
+
+
 def _said(assignment: Assignment) -> str:
     who = f"participant {assignment.name}: " if assignment.name else ""
     return who + (assignment.message or assignment.reason)
@@ -225,7 +236,7 @@ def _conditions(
             Condition(
                 type=kind,
                 status=holds,
-                reason=(trouble.reason or phase) if holds == "True" else f"Not{of_phase}",
+                reason=(trouble.reason[:80] or phase) if holds == "True" else f"Not{of_phase}",
                 message=trouble.message[:2048] if holds == "True" else "",
                 last_transition_time=now
                 if flipped or before is None

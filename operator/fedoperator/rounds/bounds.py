@@ -1,0 +1,61 @@
+"""How much a record may hold: etcd takes 1.5 MiB an object, whatever a thousand pods have to say.
+
+Sentences and metrics share a budget among all assignments of a round; what is cut here stands in
+full in the events and in the receipts beside the updates.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from fedoperator.api.round import Assignment, Record
+from fedoperator.api.training import TrainingSpec
+from fedtrain import contract
+
+TEXT_BUDGET = 240_000
+"""Characters of messages and of last failures, each."""
+
+METRICS_BUDGET = 6_000
+"""Metrics of all participants and evaluators together; about 60 bytes each."""
+
+_REASON = 80
+
+
+def bounded(spec: TrainingSpec, record: Record) -> Record:
+    """The record, cut to what the API server takes; cutting it again changes nothing."""
+    status = record.status
+    count = max(1, len(status.participants) + len(status.evaluation))
+    text = min(2048, TEXT_BUDGET // count)
+    metrics = max(1, min(contract.METRICS_LIMIT, METRICS_BUDGET // count))
+
+    def cut(assignment: Assignment) -> Assignment:
+        return assignment.model_copy(
+            update={
+                "reason": assignment.reason[:_REASON],
+                "message": assignment.message[:text],
+                "last_failure": assignment.last_failure[:text],
+                "metrics": preferred(spec, assignment.metrics, metrics),
+            }
+        )
+
+    def cut_all(assignments: Sequence[Assignment]) -> list[Assignment]:
+        return [cut(assignment) for assignment in assignments]
+
+    def cut_one(assignment: Assignment | None) -> Assignment | None:
+        return None if assignment is None else cut(assignment)
+
+    update = {
+        "participants": cut_all(status.participants),
+        "evaluation": cut_all(status.evaluation),
+        "prepare": cut_one(status.prepare),
+        "init": cut_one(status.init),
+        "aggregation": cut_one(status.aggregation),
+    }
+    return record.model_copy(update={"status": status.model_copy(update=update)})
+
+
+def preferred(spec: TrainingSpec, metrics: Mapping[str, float], most: int) -> dict[str, float]:
+    """At most so many: what `stop` reads first, then accuracy and loss, then in order of name."""
+    if len(metrics) <= most:
+        return dict(metrics)
+    first = (spec.stop.metric if spec.stop else "accuracy", "accuracy", "loss")
+    chosen = sorted(metrics, key=lambda n: (first.index(n) if n in first else len(first), n))
+    return {name: metrics[name] for name in sorted(chosen[:most])}
