@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -89,11 +90,10 @@ def test_status_lists_are_atomic_and_only_conditions_are_keyed(definition) -> No
         assert "default" not in node, path
 
 
-def test_every_field_of_a_training_explains_itself() -> None:
-    root = root_of(crd.training_crd())
-    del root["properties"]["metadata"]
-    silent = [path for path, node in nodes(root) if "description" not in node]
-    values = ("[]", "[*]")
+@BOTH
+def test_every_field_explains_itself(definition) -> None:
+    silent = [path for path, node in nodes(root_of(definition)) if "description" not in node]
+    values = ("[]", "[*]", ".metadata")
     assert [path for path in silent if not path.endswith(values)] == []
 
 
@@ -229,6 +229,7 @@ def test_a_round_is_written_once_and_read_like_a_lab_book(kubectl) -> None:
         "phase": "Published",
         "accepted": "2/2",
         "score": "loss 0.3",
+        "shares": "north 80 (100%)",
         "startedAt": "2026-01-31T12:00:00.250Z",
         "participants": [{"name": "north", "state": "Accepted", "metrics": {"loss": 0.25}}],
         "globalModel": model,
@@ -245,8 +246,10 @@ def test_a_round_is_written_once_and_read_like_a_lab_book(kubectl) -> None:
     assert read.started_at == datetime(2026, 1, 31, 12, 0, 0, 250_000, UTC)
     assert read.global_model.to_dict() == model
     header, row = kubectl("get", "fedr", "digits-00003")[1].splitlines()
-    assert header.split() == ["NAME", "ROUND", "PHASE", "ACCEPTED", "METRIC", "DIGEST", "AGE"]
-    assert row.split()[:-1] == ["digits-00003", "3", "Published", "2/2", "loss", "0.3", "abc"]
+    columns = ["NAME", "ROUND", "PHASE", "ACCEPTED", "METRIC", "SAMPLES (SHARE)", "DIGEST", "AGE"]
+    assert re.split(r"\s{2,}", header.strip()) == columns
+    cells = ["digits-00003", "3", "Published", "2/2", "loss 0.3", "north 80 (100%)", "abc"]
+    assert re.split(r"\s{2,}", row.strip())[:-1] == cells
     changed = a_round() | {"spec": a_round()["spec"] | {"invited": ["north"]}}
     code, reply = kubectl("replace", "-f", "-", document=changed)
     assert code == 1

@@ -109,7 +109,7 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
                 "parameters": PARAMETERS,
                 "seed": st.integers(-(2**53) + 1, 2**53 - 1),
                 "evaluation": some(by=st.sampled_from(["Participants", *names])),
-                "keep": some(last=st.integers(1, 9), updates=st.integers(1, 9)),
+                "keep": some(last=st.integers(2, 9), updates=st.integers(1, 9)),
                 "security": some(runAsUser=st.none() | st.integers(1, 9), fsGroup=st.none()),
                 "suspend": st.booleans(),
             },
@@ -191,6 +191,36 @@ def test_ranks_are_as_said_else_the_accelerators_else_one(trainer) -> None:
 def test_ranks_follow_the_accelerators(limits, ranks) -> None:
     trainer = Trainer.model_validate({"resources": {"limits": limits}})
     assert processes_per_node(trainer) == ranks
+
+
+WHOLE = pytest.mark.parametrize(
+    "spec",
+    [
+        {"rounds": 5.0},
+        {"retries": 1e1},
+        {"exchange": {"size": 1e9}},
+        {"security": {"runAsUser": 1000.0}},
+        {
+            "participants": [
+                {"name": "north", "trainer": {"nodes": 2.0, "resources": {"limits": {"cpu": 4.0}}}}
+            ]
+        },
+    ],
+    ids=lambda spec: next(iter(spec)),
+)
+
+
+@WHOLE
+def test_a_whole_number_may_be_written_with_a_point(a_training, spec) -> None:
+    assert admission.problems(None, a_training(**spec)) == []
+
+
+@pytest.mark.apiserver
+@WHOLE
+def test_the_api_server_takes_a_whole_number_with_a_point(a_training, kubectl, spec) -> None:
+    command = ("create", "--dry-run=server", "--validate=strict", "-f", "-")
+    code, reply = kubectl(*command, document=a_training(**spec))
+    assert code == 0, reply
 
 
 def test_null_is_nothing_except_where_it_is_a_choice(a_training) -> None:

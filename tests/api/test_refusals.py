@@ -36,6 +36,14 @@ def a_volume(**fields: Any) -> dict[str, Any]:
     return {"name": "cache", "mountPath": "/cache", "emptyDir": {}, **fields}
 
 
+def a_claim(name: str, **fields: Any) -> dict[str, Any]:
+    source = {"persistentVolumeClaim": {"claimName": name}}
+    return {"name": "other", "mountPath": "/other", "readOnly": False, **source, **fields}
+
+
+MOUNTED = "{} is the claim of the exchange, with everybody's updates on it; use another one".format
+
+
 def participants(*given: dict[str, Any]) -> dict[str, Any]:
     """north and south, with the fields given to either."""
     names = ("north", "south")
@@ -324,6 +332,35 @@ MISTAKES = (
         theirs=None,
     ),
     Mistake(
+        "the exchange among everybody's volumes",
+        a_trainer(volumes=[a_volume(), a_claim("digits-exchange")]),
+        (f"spec.trainer.volumes[1].persistentVolumeClaim.claimName: {MOUNTED('digits-exchange')}",),
+        theirs=f"spec.trainer.volumes: Invalid value: {MOUNTED('digits-exchange')}",
+    ),
+    Mistake(
+        "the exchange as the data of a participant",
+        participants({"data": {"claimName": "north-data"}}, {"data": {"claimName": "shared"}})
+        | {"exchange": {"claimName": "shared"}},
+        (f"spec.participants[1].data.claimName: {MOUNTED('shared')}",),
+        theirs=f"spec.participants: Invalid value: {MOUNTED('shared')}",
+    ),
+    Mistake(
+        "the exchange among a participant's volumes, if only to read",
+        participants({"trainer": {"volumes": [a_claim("shared", readOnly=True)]}}, {})
+        | {"exchange": {"claimName": "shared"}},
+        (
+            "spec.participants[0].trainer.volumes[0].persistentVolumeClaim.claimName: "
+            f"{MOUNTED('shared')}",
+        ),
+        theirs=f"spec.participants: Invalid value: {MOUNTED('shared')}",
+    ),
+    Mistake(
+        "a history of one model",
+        {"keep": {"last": 1}},
+        ("spec.keep.last: 1 is too small; use 2 or more, or leave it out for 3",),
+        theirs="spec.keep.last in body should be greater than or equal to 2",
+    ),
+    Mistake(
         "parameters that are a data set",
         {"parameters": {"table": "x" * 40_000}},
         (
@@ -392,6 +429,41 @@ def test_the_api_server_says_the_same(mistake, a_training, kubectl) -> None:
     assert code == (1 if mistake.reply else 0), reply
     for text in mistake.reply:
         assert text in reply
+
+
+ALLOWED = pytest.mark.parametrize(
+    "spec",
+    [
+        {"model": {"claimName": "shared", "path": "base.safetensors"}},
+        participants({"data": {"claimName": "digits-exchange"}}, {}),
+    ],
+    ids=["a model from the exchange", "a claim that only sounds like the exchange"],
+)
+
+
+@ALLOWED
+def test_a_claim_beside_the_exchange_is_nobodys_mistake(spec, a_training) -> None:
+    document = a_training(exchange={"claimName": "shared"}, **spec)
+    assert admission.problems(None, document) == []
+
+
+@pytest.mark.apiserver
+@ALLOWED
+def test_the_api_server_accepts_a_claim_beside_the_exchange(spec, a_training, kubectl) -> None:
+    document = a_training(exchange={"claimName": "shared"}, **spec)
+    code, reply = kubectl("create", "--dry-run=server", "-f", "-", document=document)
+    assert code == 0, reply
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_parameters_that_json_cannot_say_are_refused(value, a_training) -> None:
+    itself: dict[str, Any] = {"lr": value}
+    for parameters in (itself, {"list": [value]}):
+        (problem,) = admission.problems(None, a_training(parameters=parameters))
+        assert str(problem) == (
+            "spec.parameters: NaN, infinity and what contains itself cannot be written as JSON; "
+            "use numbers, or text in quotes"
+        )
 
 
 NAMES = ("Digits", "digits.v2", "1-digits", "d" * 41, "digits-")

@@ -1,6 +1,7 @@
 """`fedtrain validate`: one line for each problem, never a stack trace."""
 
 import io
+import json
 
 import pytest
 import yaml
@@ -56,10 +57,12 @@ def test_of_several_trainings_each_line_names_its_own(judge, a_training) -> None
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("", "no FederatedTraining in it; write kind: FederatedTraining and "),
+        ("", "is empty; write a FederatedTraining into it"),
+        ("# later\n---\n", "is empty; write a FederatedTraining into it"),
         ("a: [1,", "is not YAML in line 1, column 7: expected the node content"),
         ("a: 1\nb: 2\na: 3\n", "is not YAML in line 3, column 1: a is given twice; "),
-        ("\ta: 1", "is not YAML in line 1, column 1: found character '\\t'"),
+        ("\ta: 1", "is not YAML in line 1, column 1: a tab; indent with spaces"),
+        ("kind: a\nspec:\n\trounds: 3\n", "is not YAML in line 3, column 1: a tab; indent with"),
         ("- a\n- b\n", "is a list or a text, not a resource; "),
         ("a: &x [*x]\n", "apiVersion: is missing; "),
         ("a: !!python/none x", "is not YAML in line 1, column 4: could not determine"),
@@ -74,7 +77,7 @@ def test_of_several_trainings_each_line_names_its_own(judge, a_training) -> None
             'kind: "FederatedTraning" is not FederatedTraining; ',
         ),
         ("spec: {1: 2}\n", "apiVersion: is missing; "),
-        ("a: \x00", "is not YAML: "),
+        ("a: \x00", "is not text at character 3; check the path"),
     ],
 )
 def test_what_is_no_training_gets_one_clear_sentence(judge, text, line) -> None:
@@ -92,13 +95,34 @@ def test_a_file_that_is_not_there_gets_one_clear_sentence(tmp_path, capsys) -> N
 
 def test_a_file_that_is_no_text_gets_one_clear_sentence(tmp_path, capsys) -> None:
     path = tmp_path / "model.safetensors"
-    path.write_bytes(b"\xff\xfe\x00")
+    path.write_bytes(b"{\xff\xfe\x00")
     assert validate.run(str(path)) == 1
-    assert capsys.readouterr().out == f"{path}: is not UTF-8 text at byte 0; save it as UTF-8\n"
+    sentence = "is not UTF-8 text at byte 1; check the path, or save it as UTF-8"
+    assert capsys.readouterr().out == f"{path}: {sentence}\n"
+
+
+def test_a_folder_gets_one_clear_sentence(tmp_path, capsys) -> None:
+    assert validate.run(str(tmp_path)) == 1
+    sentence = "is a folder; name the files in it that are meant"
+    assert capsys.readouterr().out == f"{tmp_path}: {sentence}\n"
+
+
+@pytest.mark.parametrize("indent", [None, 2, "\t"])
+def test_json_is_read_too(judge, a_training, indent) -> None:
+    lines = ["digits is valid: 3 rounds with 2 participants"]
+    assert judge(json.dumps(a_training(), indent=indent)) == (0, lines)
+
+
+def test_what_contains_itself_gets_one_clear_sentence(judge, a_training) -> None:
+    text = yaml.safe_dump(a_training()).replace("spec:", "spec:\n  parameters: &x {a: *x}")
+    code, (line,) = judge(text)
+    assert code == 1
+    assert line.startswith("spec.parameters: NaN, infinity and what contains itself cannot be")
 
 
 def test_a_dash_reads_from_standard_input(monkeypatch, capsys, a_training) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(yaml.safe_dump(a_training())))
+    given = io.BytesIO(yaml.safe_dump(a_training()).encode())
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(given))
     assert validate.run("-") == 0
     assert capsys.readouterr().out == "digits is valid: 3 rounds with 2 participants\n"
 
@@ -108,7 +132,8 @@ def test_a_dash_reads_from_standard_input(monkeypatch, capsys, a_training) -> No
     [
         ("1e-3", 0.001),
         ("1.5e-3", 0.0015),
-        ("-2E5", -200000.0),
+        ("-2E5", -200000),
+        ("1.0", 1),
         ("0.5", 0.5),
         (".5", 0.5),
         ("12", 12),
@@ -128,9 +153,35 @@ def test_values_are_read_as_kubectl_reads_them(text, value) -> None:
     assert type(document["value"]) is type(value)
 
 
+def test_keys_are_text_as_kubectl_has_them() -> None:
+    (document,) = validate.documents("{1: a, 0.5: b, true: c, d: &e {2: f}, g: {<<: *e, 3: h}}")
+    assert document == {
+        "1": "a",
+        "0.5": "b",
+        "true": "c",
+        "d": {"2": "f"},
+        "g": {"2": "f", "3": "h"},
+    }
+
+
 @pytest.mark.apiserver
 def test_kubectl_reads_values_the_same_way(kubectl, a_training, tmp_path) -> None:
-    values = ("1e-3", "1.5e-3", "-2E5", ".5", "12", "0x10", "2026-01-31", "1:30", "30m", "e3")
+    values = (
+        "{1: a, 0.5: b, true: c}",
+        "1.0",
+        "1e20",
+        "1e22",
+        "1e-3",
+        "1.5e-3",
+        "-2E5",
+        ".5",
+        "12",
+        "0x10",
+        "2026-01-31",
+        "1:30",
+        "30m",
+        "e3",
+    )
     written = "".join(f"\n    {chr(97 + n)}v: {text}" for n, text in enumerate(values))
     file = tmp_path / "training.yaml"
     text = yaml.safe_dump(a_training(name="values"))
@@ -140,3 +191,5 @@ def test_kubectl_reads_values_the_same_way(kubectl, a_training, tmp_path) -> Non
     assert code == 0, reply
     stored = kubectl.read("fedt", "values")
     assert stored["spec"]["parameters"] == document["spec"]["parameters"]
+    texts = [json.dumps(of["spec"]["parameters"], sort_keys=True) for of in (stored, document)]
+    assert texts[0] == texts[1]

@@ -1,5 +1,6 @@
 """The command line: mistakes are sentences, and nothing is imported that is not used."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,27 @@ def test_a_file_of_two_trainings_is_to_be_split(
     file.write_text(yaml.safe_dump_all([one, {**one, "metadata": {"name": "other"}}]))
     assert main.main(["run", str(file), "--out", str(tmp_path / "out")]) == 1
     assert "2 trainings are in it" in capsys.readouterr().err
+
+
+def test_what_is_wrong_with_a_file_is_said_by_run_as_by_validate(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(EXAMPLE.read_text().replace("rounds:", "round:"))
+    assert main.main(["validate", str(file)]) == 1
+    said = capsys.readouterr().out
+    assert "did you mean rounds?" in said
+    assert main.main(["run", str(file), "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err == said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_reads_standard_input_too(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"kind: Pod")))
+    assert main.main(["run", "-", "--out", str(tmp_path / "out")]) == 1
+    assert '-: kind: "Pod" is not FederatedTraining' in capsys.readouterr().err
 
 
 def test_validate_gives_the_worst_code_of_its_files(tmp_path: Path) -> None:

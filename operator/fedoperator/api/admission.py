@@ -50,11 +50,13 @@ def problems(old: dict[str, Any] | None, new: dict[str, Any]) -> list[Problem]:
         what = "is missing" if spec is None else f"{sentences.shown(spec)} is not a mapping"
         return [*found, Problem("spec", spec, f"{what}; write what is wanted there")]
     found += _duplicates(spec, crd.spec_schema(), ("spec",))
+    spec = _with_whole_numbers(spec, crd.spec_schema())
     try:
         parsed = TrainingSpec.model_validate(spec, strict=True, by_alias=True, by_name=False)
     except pydantic.ValidationError as error:
         return [*found, *(_from_pydantic(detail) for detail in error.errors(include_url=False))]
     found += _across(parsed)
+    found += _exchange_mounted(parsed, new)
     return [*found, *_changed(old, parsed)]
 
 
@@ -117,6 +119,18 @@ def _duplicates(value: Any, schema: crd.Schema, path: Path) -> Iterator[Problem]
         yield from _duplicates(item, schema.get("items", {}), (*path, index))
 
 
+def _with_whole_numbers(value: Any, schema: crd.Schema) -> Any:
+    """As on the API server, where 5.0 is a whole number like 5."""
+    if isinstance(value, dict):
+        properties, others = schema.get("properties", {}), schema.get("additionalProperties")
+        known = ((key, child, properties.get(key, others)) for key, child in value.items())
+        return {key: _with_whole_numbers(v, of) if of else v for key, v, of in known}
+    if isinstance(value, list) and "items" in schema:
+        return [_with_whole_numbers(item, schema["items"]) for item in value]
+    whole = schema.get("type") == "integer" or schema.get("x-kubernetes-int-or-string")
+    return int(value) if whole and isinstance(value, float) and value.is_integer() else value
+
+
 def _from_pydantic(detail: pydantic_core.ErrorDetails) -> Problem:
     path: Path = ("spec", *detail["loc"])
     if detail["type"] == "rule":
@@ -131,11 +145,22 @@ def _across(spec: TrainingSpec) -> Iterator[Problem]:
         if not rule.holds(spec):
             value = rule.values[0][1](spec) if rule.values else None
             yield Problem(f"spec.{rule.field}", value, rule.sentence(spec))
-    size = len(json.dumps(spec.parameters, separators=(",", ":"), default=str))
-    if size > PARAMETERS_LIMIT:
-        remedy = f"use {PARAMETERS_LIMIT} or less, and a file in the image or a ConfigMap for more"
-        yield Problem("spec.parameters", size, f"{size} bytes of JSON are too much; {remedy}")
+    yield from _parameters(spec)
     yield from _mounts(spec)
+
+
+def _parameters(spec: TrainingSpec) -> Iterator[Problem]:
+    """They travel as JSON, in an environment variable."""
+    field = "spec.parameters"
+    try:
+        text = json.dumps(spec.parameters, separators=(",", ":"), default=str, allow_nan=False)
+    except ValueError:
+        what = "NaN, infinity and what contains itself cannot be written as JSON"
+        yield Problem(field, None, f"{what}; use numbers, or text in quotes")
+        return
+    if (size := len(text)) > PARAMETERS_LIMIT:
+        remedy = f"use {PARAMETERS_LIMIT} or less, and a file in the image or a ConfigMap for more"
+        yield Problem(field, size, f"{size} bytes of JSON are too much; {remedy}")
 
 
 def _mounts(spec: TrainingSpec) -> Iterator[Problem]:
@@ -158,6 +183,16 @@ def _shared_path(trainer: TrainerFields, participant: Participant | None) -> str
     if participant is not None and participant.data is not None:
         paths.append(participant.data.mount_path.rstrip("/"))
     return next((path for path in paths if paths.count(path) > 1), None)
+
+
+def _exchange_mounted(spec: TrainingSpec, document: dict[str, Any]) -> Iterator[Problem]:
+    metadata = document.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    # A name that is still to be generated makes a claim's name that no field can hold; the API
+    # server, which knows the name, looks again.
+    claim = spec.exchange.claim_of(str(name))
+    for field in rules.exchange_mounts(spec, str(name)):
+        yield Problem(f"spec.{field}", claim, rules.EXCHANGE_MOUNTED.format(claim))
 
 
 def _mounted_twice(field: str, path: str) -> Problem:

@@ -79,7 +79,7 @@ def training_crd() -> Schema:
     root = {
         **_root(training.TrainingSpec.__doc__),
         "required": ["spec"],
-        "x-kubernetes-validations": [_validation(rules.NAME), *transitions],
+        "x-kubernetes-validations": [*map(_validation, rules.ROOT), *transitions],
     }
     root["properties"]["spec"] = spec_schema()
     root["properties"]["status"] = _schema_of(status.TrainingStatus)

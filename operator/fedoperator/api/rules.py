@@ -7,6 +7,7 @@ Rules about one object stand at its model. What CEL cannot afford at 1,000 parti
 from collections.abc import Iterator
 
 from fedoperator.api.base import NAME_LIMIT, NAME_PATTERN, Rule
+from fedoperator.api.trainer import TrainerFields
 from fedoperator.api.training import Participant, TrainingSpec
 
 
@@ -38,29 +39,30 @@ def _given_by_all(field: str) -> Rule:
     )
 
 
+def _at_most_everybody(field: str, cannot: str) -> Rule:
+    """The minimum of this field is no more than there are participants."""
+
+    def minimum(spec: TrainingSpec) -> int:
+        given: int = getattr(spec, field).minimum
+        return given
+
+    return Rule(
+        field=f"{field}.minimum",
+        cel=f"self.{field}.minimum <= size(self.participants)",
+        holds=lambda spec: minimum(spec) <= _participants(spec),
+        says=f"{{0}} {cannot}, there are {{1}} participants; use {{1}} or less, or add some",
+        values=(
+            (f"self.{field}.minimum", minimum),
+            ("size(self.participants)", _participants),
+        ),
+    )
+
+
 SPEC = (
     _given_by_all("image"),
     _given_by_all("command"),
-    Rule(
-        field="quorum.minimum",
-        cel="self.quorum.minimum <= size(self.participants)",
-        holds=lambda spec: spec.quorum.minimum <= _participants(spec),
-        says="{0} can never report, there are {1} participants; use {1} or less, or add some",
-        values=(
-            ("self.quorum.minimum", lambda spec: spec.quorum.minimum),
-            ("size(self.participants)", _participants),
-        ),
-    ),
-    Rule(
-        field="selection.minimum",
-        cel="self.selection.minimum <= size(self.participants)",
-        holds=lambda spec: spec.selection.minimum <= _participants(spec),
-        says="{0} cannot be selected, there are {1} participants; use {1} or less, or add some",
-        values=(
-            ("self.selection.minimum", lambda spec: spec.selection.minimum),
-            ("size(self.participants)", _participants),
-        ),
-    ),
+    _at_most_everybody("quorum", "can never report"),
+    _at_most_everybody("selection", "cannot be selected"),
     Rule(
         field="quorum.minimum",
         cel=(
@@ -105,6 +107,61 @@ NAME = Rule(
     ),
     values=(("self.metadata.name", lambda name: name),),
 )
+
+_EXCHANGE = (
+    "(has(self.spec.exchange.claimName) ? self.spec.exchange.claimName : "
+    "self.metadata.name + '-exchange')"
+)
+EXCHANGE_MOUNTED = (
+    "{0} is the claim of the exchange, with everybody's updates on it; use another one"
+)
+
+
+def exchange_mounts(spec: TrainingSpec, training: str) -> Iterator[str]:
+    """Fields of the spec that would show a participant the updates of all others."""
+    claim = spec.exchange.claim_of(training)
+    trainers: list[tuple[str, TrainerFields]] = [("trainer", spec.trainer)]
+    for index, participant in enumerate(spec.participants):
+        if participant.data is not None and participant.data.claim_name == claim:
+            yield f"participants[{index}].data.claimName"
+        if participant.trainer is not None:
+            trainers.append((f"participants[{index}].trainer", participant.trainer))
+    for field, trainer in trainers:
+        for number, volume in enumerate(trainer.volumes or ()):
+            source = volume.persistent_volume_claim
+            if source is not None and source.claim_name == claim:
+                yield f"{field}.volumes[{number}].persistentVolumeClaim.claimName"
+
+
+def _no_exchange(field: str, cel: str) -> Rule:
+    """`exchange_mounts` in CEL, where `claim` is the exchange's, worked out once."""
+    return Rule(
+        field=field,
+        cel=f"[{_EXCHANGE}].all(claim, {cel})",
+        holds=lambda _: True,  # admission names the very volume
+        says=EXCHANGE_MOUNTED,
+        values=((_EXCHANGE, lambda claim: claim),),
+    )
+
+
+def _volumes(trainer: str) -> str:
+    """CEL: none of the trainer's volumes is the claim."""
+    return (
+        f"(!has({trainer}.volumes) || {trainer}.volumes.all(v, !has(v.persistentVolumeClaim) || "
+        "v.persistentVolumeClaim.claimName != claim))"
+    )
+
+
+ROOT = (
+    NAME,
+    _no_exchange("spec.trainer.volumes", _volumes("self.spec.trainer")),
+    _no_exchange(
+        "spec.participants",
+        "self.spec.participants.all(p, (!has(p.data) || p.data.claimName != claim) && "
+        f"(!has(p.trainer) || {_volumes('p.trainer')}))",
+    ),
+)
+"""Of the whole object: what the name takes part in."""
 
 FIXED = ("strategy", "selection", "weight", "model", "parameters", "exchange", "seed", "security")
 """Fields of a spec whose change would make another training of it."""

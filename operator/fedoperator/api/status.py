@@ -12,16 +12,16 @@ class Counts(StatusModel):
     """The participants of the current round."""
 
     invited: int = 0
-    """By selection, and still participants."""
+    """Everyone invited in this round, also those that were removed from the spec since."""
 
     running: int = 0
     """With all their pods ready."""
 
     reported: int = 0
-    """With an update or evaluation published."""
+    """Reported or Accepted."""
 
     failed: int = 0
-    """Without an attempt left."""
+    """Failed, Late, Rejected or Dropped."""
 
 
 class Best(StatusModel):

@@ -174,7 +174,7 @@ class Volume(Model):
     """Only this folder or file of the volume."""
 
     read_only: bool = True
-    """False for a claim or an emptyDir that the trainer writes to."""
+    """False for a claim that the trainer writes to; an emptyDir can always be written to."""
 
     persistent_volume_claim: ClaimSource | None = None
     config_map: NamedSource | None = None

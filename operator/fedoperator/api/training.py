@@ -192,6 +192,10 @@ class Exchange(Model):
     ] = ["ReadWriteMany"]
     """Of the claim to make."""
 
+    def claim_of(self, training: str) -> str:
+        """The claim: the user's, or the one made for the training of this name."""
+        return self.claim_name or f"{training}-exchange"
+
 
 class Evaluation(Model):
     """Measure global models by the script's evaluate(); the last one always."""
@@ -206,8 +210,9 @@ class Evaluation(Model):
 class Keep(Model):
     """How much history stays on the exchange."""
 
-    last: Annotated[int, Field(ge=1, le=10000)] = 3
-    """Rounds whose global model is kept."""
+    last: Annotated[int, Field(ge=2, le=10000)] = 3
+    """Rounds whose global model is kept; at least 2, as the model before the last may still be
+    under evaluation."""
 
     updates: Annotated[int, Field(ge=1, le=10000)] = 1
     """Rounds whose update files are kept."""

@@ -1,5 +1,6 @@
 """`fedtrain validate FILE`: everything wrong with a training, before the cluster sees it."""
 
+import json
 import pathlib
 import re
 import sys
@@ -11,8 +12,13 @@ from fedoperator.api import API_VERSION, admission, round
 from fedoperator.api.training import KIND
 
 
+class Unreadable(Exception):
+    """A file without a training in it; one sentence for whoever named it."""
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML as kubectl reads it: 1e-3 is a number, 2026-01-31 is text, and no key comes twice."""
+    """YAML as kubectl reads it: 1e-3 is a number, 5.0 is 5, 2026-01-31 is text, a key is a text,
+    and none comes twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[object] = set()
@@ -25,8 +31,23 @@ class _Loader(yaml.SafeLoader):
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merged keys in their place; and those that are no text made one."""
+        super().flatten_mapping(node)
+        for key, _ in node.value:
+            if key.tag in (_BOOL, _FLOAT, _INT):
+                key.value = json.dumps(self.yaml_constructors[key.tag](self, key))
+                key.tag = self.DEFAULT_SCALAR_TAG
 
-_TIMESTAMP, _FLOAT, _INT = (f"tag:yaml.org,2002:{name}" for name in ("timestamp", "float", "int"))
+    def number(self, node: yaml.ScalarNode) -> int | float:
+        """Go writes a whole number without a point, up to where it takes to exponents."""
+        given: float = self.construct_yaml_float(node)
+        return int(given) if given.is_integer() and abs(given) < 1e21 else given
+
+
+_BOOL, _FLOAT, _INT, _TIMESTAMP = (
+    f"tag:yaml.org,2002:{name}" for name in ("bool", "float", "int", "timestamp")
+)
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, form) for tag, form in resolvers if tag not in (_TIMESTAMP, _FLOAT, _INT)]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -42,55 +63,56 @@ _Loader.add_implicit_resolver(
     ),
     list("-+0123456789."),
 )
+_Loader.add_constructor(_FLOAT, _Loader.number)
 
 
 def documents(text: str) -> list[Any]:
     """The documents of a YAML (or JSON) text, empty ones left out; raises yaml.YAMLError."""
+    if text.lstrip().startswith("{"):
+        # JSON may be indented with tabs, and has no text of several lines that would hold them.
+        text = re.sub(r"^\s+", lambda indent: indent[0].replace("\t", " "), text, flags=re.M)
     return [document for document in yaml.load_all(text, _Loader) if document is not None]
 
 
-def run(path: str) -> int:
-    """Print a line for each problem and return 1, or one saying that there is none and return 0.
-
-    path: of a YAML file, or "-". Only FederatedTrainings are looked at.
-    """
+def trainings(path: str) -> list[dict[str, Any]]:
+    """The FederatedTrainings in a YAML file (or "-"), or what stands there alone and so is meant
+    to be one. Raises Unreadable if there are none."""
     try:
-        text = sys.stdin.read() if path == "-" else pathlib.Path(path).read_text("utf-8")
-        lines = _judge(documents(text))
-    except OSError as error:
-        lines = [f"cannot be read: {error.strerror}; check the path"]
-    except UnicodeDecodeError as error:
-        lines = [f"is not UTF-8 text at byte {error.start}; save it as UTF-8"]
+        found = documents(_text(path))
+    except yaml.reader.ReaderError as error:
+        raise Unreadable(f"is not text at character {error.position}; check the path") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        lines = [f"is not YAML{where}: {error.problem}; correct it there or just before"]
+        what = f"{error.problem}; correct it there or just before"
+        if "found character '\\t'" in what:
+            what = "a tab; indent with spaces"
+        raise Unreadable(f"is not YAML{where}: {what}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        lines = [f"is not YAML: {' '.join(str(error).split())}; correct it"]
-    for line in lines:
-        print(f"{path}: {line}")
-    return 1 if lines else 0
+        raise Unreadable(f"is not YAML: {' '.join(str(error).split())}; correct it") from error
+    if not found:
+        raise Unreadable(f"is empty; write a {KIND} into it")
+    meant = [document for document in found if _is_meant(document, len(found))]
+    if not meant:
+        raise Unreadable(f"no {KIND} in it; write kind: {KIND} and apiVersion: {API_VERSION}")
+    if not all(isinstance(document, dict) for document in meant):
+        raise Unreadable(
+            "is a list or a text, not a resource; begin with apiVersion, kind, metadata"
+        )
+    return meant
 
 
-def _judge(found: list[Any]) -> list[str]:
-    """The problems of all trainings of a file; prints one line for each that has none."""
-    trainings = [document for document in found if _is_meant(document, len(found))]
-    if not trainings:
-        return [f"no {KIND} in it; write kind: {KIND} and apiVersion: {API_VERSION}"]
-    lines = []
-    for document in trainings:
-        if not isinstance(document, dict):
-            return ["is a list or a text, not a resource; begin with apiVersion, kind, metadata"]
-        metadata = document.get("metadata")
-        name = metadata.get("name") if isinstance(metadata, dict) else None
-        problems = [str(problem) for problem in admission.problems(None, document)]
-        lines += problems if len(trainings) == 1 else [f"{name}: {problem}" for problem in problems]
-        if not problems:
-            spec = document["spec"]
-            many = len(spec["participants"])
-            what = f"{spec['rounds']} rounds with {many} participant{'s' if many > 1 else ''}"
-            print(f"{name or 'training'} is valid: {what}")
-    return lines
+def _text(path: str) -> str:
+    try:
+        given = sys.stdin.buffer.read() if path == "-" else pathlib.Path(path).read_bytes()
+        return given.decode("utf-8")
+    except IsADirectoryError as error:
+        raise Unreadable("is a folder; name the files in it that are meant") from error
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror}; check the path") from error
+    except UnicodeDecodeError as error:
+        where = f"at byte {error.start}; check the path, or save it as UTF-8"
+        raise Unreadable(f"is not UTF-8 text {where}") from error
 
 
 def _is_meant(document: Any, among: int) -> bool:
@@ -100,3 +122,35 @@ def _is_meant(document: Any, among: int) -> bool:
     if not isinstance(document, dict) or document.get("kind") == round.KIND:
         return False
     return document.get("kind") == KIND or document.get("apiVersion") == API_VERSION
+
+
+def run(path: str) -> int:
+    """Print a line for each problem and return 1, or one saying that there is none and return 0."""
+    try:
+        found = trainings(path)
+    except Unreadable as reason:
+        print(f"{path}: {reason}")
+        return 1
+    code = 0
+    for document in found:
+        problems = admission.problems(None, document)
+        if not problems:
+            print(_praise(document))
+            continue
+        code = 1
+        of = f"{_name(document)}: " if len(found) > 1 else ""
+        for problem in problems:
+            print(f"{path}: {of}{problem}")
+    return code
+
+
+def _praise(document: dict[str, Any]) -> str:
+    spec = document["spec"]
+    counts = {"round": int(spec["rounds"]), "participant": len(spec["participants"])}
+    what = " with ".join(f"{n} {thing}{'s' if n > 1 else ''}" for thing, n in counts.items())
+    return f"{_name(document) or 'training'} is valid: {what}"
+
+
+def _name(document: dict[str, Any]) -> object:
+    metadata = document.get("metadata")
+    return metadata.get("name") if isinstance(metadata, dict) else None
