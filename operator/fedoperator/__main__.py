@@ -142,7 +142,10 @@ async def operate(settings: Settings) -> None:
 
 
 def run(main: Coroutine[Any, Any, None]) -> int:
-    """The exit code of the process: 0 when told to stop, 1 when something else ended it."""
+    """The exit code of the process: 0 when told to stop, 1 when something else ended it.
+
+    Whatever that was is told as every other line of the log is, and ends the process.
+    """
     try:
         asyncio.run(main)
     except Exception as error:

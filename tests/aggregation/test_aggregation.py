@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from fedtrain.aggregation import fold
 from fedtrain.aggregation.verdicts import Verdicts, VerdictsError
-from fedtrain.contract import MESSAGE_LIMIT, MODEL_FILE, Message, ModelRef
+from fedtrain.contract import MESSAGE_LIMIT, MODEL_FILE, Message, ModelRef, weight_of
 from fedtrain.errors import ContractError, DataError, TryAgain
 from fedtrain.manifest import Accepted, Rejected
 from fedtrain.schema import Schema
+from fedtrain.strategies.fedavg import FedAvg
 
 pytestmark = pytest.mark.processes
 
@@ -227,13 +228,29 @@ def test_a_base_that_cannot_be_read_yet_is_tried_again(a_federation: Make, a_del
         federation.aggregate(model=ModelRef(path="global/0/9", digest=federation.digest))
 
 
-def test_a_model_that_would_not_be_finite_is_not_published(a_federation: Make) -> None:
+def test_a_model_that_would_not_be_finite_is_not_published(
+    a_federation: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FedAvg, "step", lambda self, base, delta: base + np.float32(3e38))
     model = {"w": np.full(3, 3.3e38, np.float32)}
-    federation = a_federation(model).with_update("a", {"w": np.full(3, 8e37, np.float32)})
+    federation = a_federation(model).with_update("a", {"w": np.zeros(3, np.float32)})
     with pytest.raises(DataError) as failed:
         federation.aggregate()
     assert failed.value.reason == "ModelNotFinite"
     assert not (federation.root / "global/1/1").exists()
+
+
+@pytest.mark.parametrize(
+    ("by", "maximum", "weight"),
+    [("Samples", None, 9), ("Tokens", 5, 5), ("Samples", 20, 9), ("Uniform", 5, 1)],
+)
+def test_the_rule_of_weights_is_the_contract_s(by: str, maximum: int | None, weight: int) -> None:
+    assert weight_of(9, by, maximum) == weight
+
+
+def test_a_unit_of_weight_that_nobody_knows_is_named() -> None:
+    with pytest.raises(ValueError, match=r"weight\.by: 'Kilograms' is not Samples, Tokens or"):
+        weight_of(1, "Kilograms", None)
 
 
 @pytest.mark.parametrize("said", [{"strategy": "FedMagic"}, {"weight": "Kilograms"}])

@@ -116,7 +116,13 @@ def changed(delta: dict[str, np.ndarray], name: str, value: float) -> dict[str, 
 
 @pytest.mark.parametrize(
     ("value", "reason"),
-    [(np.nan, "NotFinite"), (np.inf, "NotFinite"), (-np.inf, "NotFinite"), (3e38, "TooLarge")],
+    [
+        (np.nan, "NotFinite"),
+        (np.inf, "NotFinite"),
+        (-np.inf, "NotFinite"),
+        (3e38, "TooLarge"),
+        (-1.3e30, "TooLarge"),
+    ],
 )
 @pytest.mark.parametrize("name", ["fc.weight", "bn.running_var"])
 def test_one_value_that_cannot_be_averaged_refuses_the_whole_update(
@@ -132,6 +138,40 @@ def test_one_value_that_cannot_be_averaged_refuses_the_whole_update(
     message = federation.aggregate()
     assert federation.verdict_on("b", message) == reason
     assert name in message.result["details"]["b"]
+    assert (federation.root / "global/1/1" / MODEL_FILE).read_bytes() == model_without_the_hostile
+
+
+@pytest.mark.parametrize("base", [0.0, 2.0**125, float(np.finfo(np.float32).max)])
+@pytest.mark.parametrize("participants", [1, 40])
+def test_the_largest_updates_that_pass_never_make_a_model_that_is_not_finite(
+    a_federation: Make, base: float, participants: int
+) -> None:
+    federation = a_federation({"w": np.full(3, base, np.float32)}, w="parameter")
+    largest = {"w": np.full(3, inspection.LARGEST, np.float32)}
+    for k in range(participants):
+        federation.with_update(f"p{k}", largest, samples=1 + k % 7)
+    federation.aggregate()
+    expected = base or inspection.LARGEST
+    assert federation.result()["w"] == pytest.approx(np.full(3, expected), rel=1e-6)
+    assert federation.result()["w"].max() <= max(base, 1.01 * inspection.LARGEST)
+
+
+def test_what_a_participant_leaves_in_its_folder_never_fails_an_aggregation(
+    a_federation: Make, a_delta: Make, model_without_the_hostile: bytes
+) -> None:
+    federation = honest(a_federation, a_delta)
+    folder = federation.root / "updates/c/0"
+    folder.mkdir(parents=True)
+    fd = os.open(folder, os.O_RDONLY)
+    for _ in range(2000):
+        os.mkdir("d", dir_fd=fd)
+        inner = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(fd)
+    ended = federation.run()
+    assert ended.code == 0, ended.output
+    assert os.listdir(folder) == []
     assert (federation.root / "global/1/1" / MODEL_FILE).read_bytes() == model_without_the_hostile
 
 

@@ -113,11 +113,10 @@ def test_leftovers_of_a_dead_aggregation_are_removed_by_the_next_number(
     prepared: tuple[Any, int, str],
 ) -> None:
     federation, calls, _ = prepared
-    copy = moved(federation, "leftover")
-    at = calls
+    copy, at = moved(federation, "leftover"), calls
     while not list((copy.root / "global").glob("1/.tmp-1-*")):
-        at -= 1
-        shutil.rmtree(copy.root / "global/1", ignore_errors=True)
+        at -= 2
+        copy = moved(federation, f"leftover-{at}")
         assert signalled(copy, at).code == -9
     folder = copy.root / "global/1"
     shutil.rmtree(folder / "1", ignore_errors=True)
@@ -129,13 +128,15 @@ def test_leftovers_of_a_dead_aggregation_are_removed_by_the_next_number(
 
 def test_only_whole_folders_are_ever_seen(prepared: tuple[Any, int, str]) -> None:
     federation, calls, _ = prepared
-    copy = moved(federation, "whole")
-    for at in range(calls - 7, calls + 1):
-        signalled(copy, at)
+    seen = set()
+    for at in range(calls - 26, calls, 2):
+        copy = moved(federation, f"whole-{at}")
+        assert signalled(copy, at).code == -9
+        seen.add((copy.root / "global/1/1").exists())
         for folder in (copy.root / "global").glob("1/[0-9]*"):
             assert sorted(path.name for path in Path(folder).iterdir()) == [
                 "manifest.json",
                 "model.safetensors",
                 "schema.json",
             ]
-        shutil.rmtree(copy.root / "global/1")
+    assert seen == {False, True}, "kills on both sides of the rename"

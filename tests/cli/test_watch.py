@@ -78,7 +78,7 @@ def test_one_that_does_not_exist_is_one_sentence(kubectl: Any) -> None:
     process = _watch(kubectl, "nothing", "-n", "kube-system")
     _, err = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert err == "FederatedTraining nothing does not exist in namespace kube-system\n"
+    assert err.startswith("FederatedTraining nothing does not exist in namespace kube-system; ")
 
 
 def test_until_done_waits_for_one_that_does_not_exist_yet(

@@ -3,12 +3,12 @@
 NAMESPACED = [
     ("fedtrain.dev", "federatedtrainings", "get list watch"),
     ("fedtrain.dev", "federatedtrainings/status", "update"),
-    ("fedtrain.dev", "federatedrounds", "get create delete"),
+    ("fedtrain.dev", "federatedrounds", "get list create delete"),
     ("fedtrain.dev", "federatedrounds/status", "update"),
     ("batch", "jobs", "get list watch create delete"),
     ("", "pods", "list"),
     ("", "services", "get create"),
-    ("", "persistentvolumeclaims", "create"),
+    ("", "persistentvolumeclaims", "get create"),
     ("", "events", "list create"),
 ]
 LEASES = [("coordination.k8s.io", "leases", "get create update")]

@@ -56,11 +56,22 @@ async def test_creating_twice_is_creating_once(stage, cluster):
 
 
 @apiserver
-async def test_a_claim_that_exists_is_used_whoever_made_it(stage, cluster):
+async def test_the_claim_of_a_training_of_the_same_name_before_is_used_again(stage, cluster):
     training = Training.from_object(await stage.apply(a_training()))
     claim = jobs._claim(training)
     assert await cluster.create(claim, training.uid)
     assert not await cluster.create(claim, "another-uid")
+
+
+@apiserver
+@pytest.mark.parametrize("labels", [{}, {"fedtrain.dev/training": "letters"}])
+async def test_a_claim_of_somebody_else_is_not_written_to(stage, cluster, labels):
+    training = Training.from_object(await stage.apply(a_training()))
+    claim = jobs._claim(training)
+    foreign = {**claim, "metadata": {"name": claim["metadata"]["name"], "labels": labels}}
+    await stage.api.request("POST", stage.path("persistentvolumeclaims"), foreign)
+    with pytest.raises(errors.NameTaken, match=r"spec\.exchange\.claimName"):
+        await cluster.create(claim, training.uid)
 
 
 @apiserver
@@ -73,8 +84,30 @@ async def test_a_job_is_deleted_only_if_it_is_the_very_one(stage, cluster):
     await cluster.delete_job(stage.namespace, name, job["metadata"]["uid"])
     assert name not in await stage.jobs(), "in the background: no finalizer holds it"
     await cluster.delete_job(stage.namespace, name, job["metadata"]["uid"])
-    await cluster.delete_record(stage.namespace, "digits-00000")
-    await cluster.delete_record(stage.namespace, "digits-00000")
+
+
+@apiserver
+async def test_a_record_is_deleted_only_if_it_is_the_very_one(stage, cluster):
+    await stage.apply(a_training())
+    await stage.settle()
+    (record,) = await stage.records()
+    name, uid = record["metadata"]["name"], record["metadata"]["uid"]
+    await cluster.delete_record(stage.namespace, name, "another-uid")
+    assert await stage.records()
+    await cluster.delete_record(stage.namespace, name, uid)
+    assert not await stage.records()
+    await cluster.delete_record(stage.namespace, name, uid)
+
+
+@apiserver
+async def test_records_are_listed_by_their_metadata_alone(stage, cluster):
+    training = await stage.apply(a_training())
+    await stage.settle()
+    (listed,) = await cluster.records(stage.namespace, NAME)
+    assert listed["metadata"]["name"] == "digits-00000"
+    assert client.is_owned(listed, training["metadata"]["uid"])
+    assert not {"spec", "status"} & set(listed), "a thousand participants fill 175 KB"
+    assert not await cluster.records(stage.namespace, "letters")
 
 
 @apiserver

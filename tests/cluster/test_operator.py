@@ -163,6 +163,25 @@ async def test_a_training_from_apply_to_success_and_then_not_one_write(stage, st
     assert seconds < 5, "0.1 s on an idle machine"
 
 
+async def test_what_it_seldom_does_it_may_do_too(stage, start):
+    """Find the claim of a training before, and let go of old records."""
+    claim = {
+        "metadata": {"name": "digits-exchange", "labels": {"fedtrain.dev/training": NAME}},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    await stage.api.request("POST", stage.path("persistentvolumeclaims"), claim)
+    await stage.apply(a_training(["north"], rounds=2, history=2))
+    operator = start("first")
+    async with asyncio.timeout(40):
+        while not await in_phase(stage, "Succeeded"):
+            await stage.work_off()
+            await asyncio.sleep(0.1)
+    assert [record["spec"]["round"] for record in await stage.records()] == [1, 2]
+    log = operator.log.read_text()
+    assert "level=ERROR" not in log
+    assert "forbidden" not in log
+
+
 async def test_a_standby_takes_over_at_once_when_the_leader_is_told_to_go(stage, start):
     first = start("first")
     await until(lambda: first.metric("fedtrain_operator_leader") == 1)

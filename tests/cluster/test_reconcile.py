@@ -62,6 +62,74 @@ async def test_a_whole_training_runs_to_its_end(stage):
     assert "fedtrain_participant_samples" in text
 
 
+async def _to_the_end(stage, rounds):
+    for _ in range(2 * rounds + 5):
+        await stage.settle()
+        await stage.work_off()
+    assert (await stage.status())["phase"] == "Succeeded"
+
+
+async def _rounds_kept(stage):
+    return [r["spec"]["round"] for r in await stage.records()]
+
+
+async def test_the_records_beyond_the_history_go_as_rounds_begin(stage):
+    await stage.apply(a_training(rounds=5, history=3))
+    await _to_the_end(stage, 5)
+    assert await _rounds_kept(stage) == [3, 4, 5]
+
+
+async def test_a_shortened_history_lets_go_of_everything_beyond_it(stage):
+    await stage.apply(a_training(rounds=6, history=9))
+    while (await stage.status()).get("round", 0) < 5:
+        await stage.settle()
+        await stage.work_off()
+    assert await _rounds_kept(stage) == [0, 1, 2, 3, 4, 5]
+    await stage.edit(history=2)
+    await _to_the_end(stage, 2)
+    assert await _rounds_kept(stage) == [5, 6]
+
+
+async def test_an_old_record_of_somebody_else_is_left_alone(stage):
+    await stage.apply(a_training(rounds=5, history=2))
+    await stage.settle()
+    mine = (await stage.records())[0]["metadata"]
+    foreign = {
+        "apiVersion": "fedtrain.dev/v1alpha1",
+        "kind": "FederatedRound",
+        "metadata": {"name": "letters-00000", "labels": mine["labels"]},
+        "spec": {"training": "letters", "round": 0, "invited": ["north"]},
+    }
+    await stage.api.request("POST", stage.path("federatedrounds"), foreign)
+    await _to_the_end(stage, 5)
+    assert [r["metadata"]["name"] for r in await stage.records()] == [
+        "digits-00004",
+        "digits-00005",
+        "letters-00000",
+    ]
+
+
+async def test_a_claim_of_somebody_else_blocks_before_anything_runs_on_it(stage):
+    foreign = {
+        "metadata": {"name": "digits-exchange"},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    await stage.api.request("POST", stage.path("persistentvolumeclaims"), foreign)
+    await stage.apply(a_training())
+    await stage.settle()
+    status = await stage.status()
+    assert (status["phase"], status["reason"]) == ("Blocked", "NameTaken")
+    assert "'digits-exchange'" in status["message"]
+    assert not await stage.jobs()
+    await stage.delete("persistentvolumeclaims", "digits-exchange")
+    claim = await stage.api.request("GET", stage.path("persistentvolumeclaims", "digits-exchange"))
+    claim["metadata"]["finalizers"] = []  # No controller is there to take it off.
+    await stage.api.request("PUT", stage.path("persistentvolumeclaims", "digits-exchange"), claim)
+    stage.later(minutes=2)
+    await stage.settle()
+    assert await stage.jobs()
+
+
 async def test_a_result_that_got_lost_costs_a_participant_nothing(stage):
     await stage.apply(a_training(rounds=1))
     await stage.settle()

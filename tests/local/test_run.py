@@ -116,3 +116,13 @@ def test_no_more_ranks_run_at_a_time_than_jobs_allows(
         ]
         most = max(most, len(running))
     assert most == min(int(jobs), 3)
+
+
+def test_the_records_beyond_the_history_go_as_rounds_begin(federation: Any) -> None:
+    federation.of({"a": []}, rounds=2, history=9)
+    assert federation.run().returncode == 0
+    assert [record["spec"]["round"] for record in federation.records] == [0, 1, 2]
+    federation.out = federation.folder / "again"
+    federation.of({"a": []}, rounds=4, history=2)
+    assert federation.run().returncode == 0
+    assert [record["spec"]["round"] for record in federation.records] == [3, 4]

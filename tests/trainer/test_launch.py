@@ -1,5 +1,6 @@
 """PID 1: what a command's end becomes. Real processes; none of them needs torch."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 from fedtrain import launch
-from fedtrain.contract import Exit
+from fedtrain.contract import Exit, Role
+from fedtrain.errors import ExchangeError
 
 pytestmark = pytest.mark.processes
 
@@ -62,6 +64,72 @@ def test_a_receipt_at_the_start_is_the_result_and_nothing_is_run(
     assert again.message == first.message
     assert "has its receipt already" in again.log
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("when", ["at the start", "at the end"])
+@pytest.mark.parametrize(
+    ("text", "code", "reason"),
+    [
+        (None, 74, "ExchangeUnreadable"),
+        (b"{", 75, "ReceiptBroken"),
+        (b"\xff", 75, "ReceiptBroken"),
+        (b"[1]", 75, "ReceiptBroken"),
+        (b"[" * 100_000, 75, "ReceiptBroken"),
+    ],
+)
+def test_a_receipt_that_cannot_be_read_is_never_a_script_without_a_submit(
+    exchange: Any, when: str, text: bytes | None, code: int, reason: str, tmp_path: Path
+) -> None:
+    task = exchange.train()
+    receipt = exchange.root / task.output / "receipt.json"
+
+    def spoil() -> None:
+        receipt.parent.mkdir(parents=True)
+        if text is None:
+            receipt.mkdir()  # reading it fails with EISDIR, as a failing disk does with EIO
+        else:
+            receipt.write_bytes(text)
+
+    command = ["touch", str(tmp_path / "ran")]
+    if when == "at the start":
+        spoil()
+        ended = exchange.run(command, task)
+    else:
+        release = tmp_path / "release"
+        waiting = ["sh", "-c", f"echo began; until [ -e {release} ]; do sleep 0.05; done"]
+        running = exchange.start(waiting, task)
+        running.wait_for("began")
+        spoil()
+        release.touch()
+        ended = running.end()
+    assert (ended.code, ended.message.reason) == (code, reason), ended.log
+    assert str(receipt) in ended.message.message
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "found"),
+    [
+        (errno.EIO, "ExchangeUnreadable"),
+        (errno.ESTALE, "ExchangeUnreadable"),
+        (errno.EACCES, "ExchangeUnreadable"),
+        (errno.ENOENT, None),
+        (errno.ENOTDIR, None),
+    ],
+)
+def test_only_an_absent_receipt_is_no_receipt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, found: str | None
+) -> None:
+    def failing(*_: Any, **__: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("builtins.open", failing)
+    if found is None:
+        assert launch.published(Role.TRAIN, tmp_path) is None
+        return
+    with pytest.raises(ExchangeError) as failed:
+        launch.published(Role.TRAIN, tmp_path)
+    assert failed.value.reason == found
 
 
 def test_a_crash_after_the_submit_changes_nothing(exchange: Any, numpy_script: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedtrain import rounds, store, tensorfile
+from fedtrain import publication, rounds, store, tensorfile
 from fedtrain.contract import ROOT_ENV, TASK_ENV, ModelRef, ParticipantTask, encode_task
 from fedtrain.errors import ContractError, DataError, ExchangeError, FedtrainError, TryAgain
 from fedtrain.models import weights_of
@@ -168,6 +168,35 @@ def test_an_attempt_that_has_its_receipt_is_not_trained_again(
     perform(exchange.train())
     train(arrays())
     assert list(rounds(arrays())) == []
+
+
+def test_an_evaluation_that_is_being_published_can_be_told_from_a_dead_update(
+    exchange: Any, begun: Any, perform: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(arrays())
+    sources = []
+    rename = publication.rename_without_replacing
+
+    def remembering(source: Path, target: Path) -> None:
+        sources.append(source.name)
+        rename(source, target)
+
+    monkeypatch.setattr(publication, "rename_without_replacing", remembering)
+    perform(exchange.evaluate())
+    assert list(rounds(arrays(), evaluate=lambda _: {"loss": 1.0})) == []
+    assert [name.startswith(".tmp-evaluation-") for name in sources] == [True]
+
+
+def test_a_receipt_that_cannot_be_read_is_charged_to_nobody(
+    exchange: Any, begun: Any, perform: Any
+) -> None:
+    begun(arrays())
+    task = exchange.train()
+    (exchange.root / task.output / "receipt.json").mkdir(parents=True)
+    perform(task)
+    with pytest.raises(ExchangeError) as failed:
+        next(iter(rounds(arrays())))
+    assert failed.value.reason == "ExchangeUnreadable"
 
 
 def test_values_that_are_not_finite_are_refused_by_name_and_nothing_is_published(

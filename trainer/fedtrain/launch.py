@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
+from fedtrain import publication
 from fedtrain.contract import (
     DEFAULT_MESSAGE_PATH,
     MANIFEST_FILE,
@@ -31,6 +32,7 @@ from fedtrain.contract import (
     Role,
     decode_task,
 )
+from fedtrain.errors import FedtrainError, TryAgain
 from fedtrain.outcome import Ended, Verdict, judge
 from fedtrain.process import Command
 
@@ -52,11 +54,15 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         return _end(_contract("BadTask", str(error)))
     folder = Path(os.environ.get(ROOT_ENV, MOUNT)) / task.output
-    already = published(task.role, folder)
-    if already is not None:
-        say(f"{task.output} has its receipt already: that is the result, and nothing is run")
-        return _end(Verdict(exit=Exit.OK, message=already))
-    return _end(_run(command, task, folder))
+    try:
+        already = published(task.role, folder)
+        if already is not None:
+            say(f"{task.output} has its receipt already: that is the result, and nothing is run")
+            return _end(Verdict(exit=Exit.OK, message=already))
+        return _end(_run(command, task, folder))
+    except FedtrainError as error:
+        message = Message(reason=error.reason, message=str(error))
+        return _end(Verdict(exit=error.exit, message=message))
 
 
 def _run(command: list[str], task: ParticipantTask, folder: Path) -> Verdict:
@@ -164,15 +170,22 @@ def wait_for_name(
 
 
 def published(role: Role, folder: Path) -> Message | None:
-    """The message that goes with a published result, or None if there is no receipt yet."""
-    path = folder / (MANIFEST_FILE if role is Role.INIT else RECEIPT_FILE)
+    """The message that goes with a published result, or None if there is no receipt yet.
+
+    Raises ExchangeError (ExchangeUnreadable) and TryAgain (ReceiptBroken): neither says that
+    nothing was published, so neither may end as a script without a submit.
+    """
+    name = MANIFEST_FILE if role is Role.INIT else RECEIPT_FILE
     try:
-        document = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        say(f"{path} cannot be read: {error}")
-        return None
+        text = publication.readable(folder, name)
+        if text is None:
+            return None
+        document = json.loads(text)
+        if not isinstance(document, dict):
+            raise ValueError(f"it holds a {type(document).__name__}")
+    except (ValueError, RecursionError) as error:
+        sentence = f"{folder / name} is not a receipt: {error}"
+        raise TryAgain("ReceiptBroken", sentence) from error
     fields: Mapping[Role, tuple[str, ...]] = {
         Role.INIT: ("digest", "size"),
         Role.TRAIN: ("digest", "samples", "steps", "seconds", "metrics"),

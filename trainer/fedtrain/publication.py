@@ -21,8 +21,12 @@ from pathlib import Path
 from typing import Self
 
 from fedtrain.contract import RECEIPT_FILE
+from fedtrain.errors import ExchangeError
 
 TEMPORARY_PREFIX = ".tmp-"
+EVALUATION_LABEL = "evaluation-"
+"""Evaluations publish beside the next round's updates, whose pruning must know theirs."""
+
 RECEIPT_LIMIT = 64 * 1024 * 1024
 _AT_FDCWD = -100  # <fcntl.h>
 _RENAME_NOREPLACE = 1  # <linux/fs.h>
@@ -37,6 +41,19 @@ def published(folder: Path, receipt: str = RECEIPT_FILE) -> str | None:
             return file.read(RECEIPT_LIMIT)
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def readable(folder: Path, receipt: str = RECEIPT_FILE) -> str | None:
+    """`published`, but raises ExchangeError (ExchangeUnreadable) where the exchange fails.
+
+    For only a receipt that is not there says that nothing was published.
+    """
+    try:
+        return published(folder, receipt)
+    except OSError as error:
+        why = error.strerror or error
+        sentence = f"{folder / receipt} cannot be read: {why}"
+        raise ExchangeError("ExchangeUnreadable", sentence) from error
 
 
 def publish(folder: Path, write: Callable[[Path], str], receipt: str = RECEIPT_FILE) -> str:

@@ -57,9 +57,12 @@ class Store:
         return self.root / self.task.output
 
     def published(self) -> str | None:
-        """The receipt of this attempt, if it has one already: that is the result then."""
+        """The receipt of this attempt, if it has one already: that is the result then.
+
+        Raises ExchangeError (ExchangeUnreadable) if there is no telling.
+        """
         name = MANIFEST_FILE if self.task.role is Role.INIT else RECEIPT_FILE
-        return publication.published(self.output, name)
+        return publication.readable(self.output, name)
 
     def load(self, weights: Weights) -> None:
         """Fill the model with the task's global model.
@@ -116,7 +119,8 @@ class Store:
 
     def publish_evaluation(self, submission: Submission) -> str:
         """Publish what this participant measured on the task's global model."""
-        with _told_as_ours(), publication.Publication(self.output) as new:
+        label = publication.EVALUATION_LABEL
+        with _told_as_ours(), publication.Publication(self.output, label=label) as new:
             return new.commit(self._receipt(submission, None, 0).to_json())
 
     def _receipt(self, submission: Submission, digest: str | None, size: int) -> Receipt:

@@ -1,7 +1,6 @@
 """`fedtrain`: one command for those who train, here or on a cluster."""
 
 import argparse
-import importlib.metadata
 import os
 import re
 import sys
@@ -139,10 +138,7 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 def _version(_: argparse.Namespace) -> int:
-    try:
-        print(f"fedtrain {importlib.metadata.version('fedtrain')}")
-    except importlib.metadata.PackageNotFoundError:
-        print("fedtrain, from a working tree")
+    print(f"fedtrain {fedtrain.__version__}")
     return 0
 
 

@@ -35,7 +35,8 @@ def run(name: str, namespace: str | None, *, until_done: bool) -> int:
     try:
         _client.config.load_config()
     except (_client.config.ConfigException, OSError) as error:
-        print(f"no cluster to ask: {error}; set KUBECONFIG", file=sys.stderr)
+        sentence = f"{error}".rstrip(".")
+        print(f"no cluster to ask ({sentence}); set KUBECONFIG", file=sys.stderr)
         return 1
     telling = report.make(quiet=False, clock=True)
     try:
@@ -93,8 +94,11 @@ class Watching:
             if wait:
                 time.sleep(1.0)
                 return None
-            what = "was deleted" if self._seen else "does not exist"
-            raise Gone(f"FederatedTraining {self._name} {what} in namespace {self._namespace}")
+            who = f"FederatedTraining {self._name}"
+            if self._seen:
+                raise Gone(f"{who} was deleted in namespace {self._namespace}")
+            remedy = "name another namespace with -n, or wait for it with --until-done"
+            raise Gone(f"{who} does not exist in namespace {self._namespace}; {remedy}")
         self._seen = True
         code = self._follower.look(Training.from_object(document))
         if code is not None:

@@ -22,6 +22,8 @@ Object = dict[str, Any]
 Told = Callable[[str, str, str, float], None]
 """(verb, resource, code, seconds) of every request; code 0 where no answer came."""
 
+JSON = "application/json"
+
 TIMEOUT = 10.0
 """Seconds for one request, connection included."""
 
@@ -66,11 +68,12 @@ class Api:
         path: str,
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, str] | None = None,
+        accept: str = JSON,
     ) -> Object:
         """The answer's document. Raises a ClusterError for anything but success."""
         resource, started, code = _resource(path), time.monotonic(), 0
         try:
-            code, text = await self._send(method, path, body, query)
+            code, text = await self._send(method, path, body, query, accept)
             self.answered_at = time.monotonic()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             said = str(error) or type(error).__name__
@@ -93,11 +96,12 @@ class Api:
         path: str,
         body: Mapping[str, Any] | None,
         query: Mapping[str, str] | None,
+        accept: str,
     ) -> tuple[int, bytes]:
         url = self._client.configuration.host + path
         if query:
             url = f"{url}?{urllib.parse.urlencode(query)}"
-        headers = dict(self._client.default_headers)
+        headers = {**self._client.default_headers, "Accept": accept}
         await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         response = await self._client.rest_client.request(
             method,

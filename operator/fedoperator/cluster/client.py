@@ -13,11 +13,14 @@ from fedoperator.api import round as round_api
 from fedoperator.api import training as training_api
 from fedoperator.api.round import Record
 from fedoperator.api.training import Training
-from fedoperator.cluster.api import Api, Object
+from fedoperator.cluster.api import JSON, Api, Object
 from fedoperator.rounds import jobs, observed
 
 CHUNK = 250
 """Objects of one answer to a list."""
+
+METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+"""Asks for a list of objects without spec and status."""
 
 EVENTS = 20
 """Events of one object; the last complaint is enough."""
@@ -32,7 +35,7 @@ _COLLECTIONS = {
 
 
 class Cluster(Protocol):
-    """What a look needs of a cluster, and nothing else: five things read, six written.
+    """What a look needs of a cluster, and nothing else: first what it reads, then what it writes.
 
     All raise errors.ClusterError. Documents are dicts as the API server sent them, except for
     records, which only this operator writes.
@@ -52,6 +55,9 @@ class Cluster(Protocol):
     async def record(self, namespace: str, name: str, owner: str) -> Record | None:
         """None if there is no such round of the training whose uid is `owner`."""
 
+    async def records(self, namespace: str, training: str) -> list[Object]:
+        """The metadata, and no more, of the FederatedRounds labelled with the training."""
+
     async def create_record(self, training: Training, record: Record) -> None:
         """Raises Conflict if the round has begun already, NameTaken if it is somebody else's."""
 
@@ -67,7 +73,8 @@ class Cluster(Protocol):
     async def delete_job(self, namespace: str, name: str, uid: str) -> None:
         """With its pods. Gone, or another by now, is fine."""
 
-    async def delete_record(self, namespace: str, name: str) -> None: ...
+    async def delete_record(self, namespace: str, name: str, uid: str) -> None:
+        """Gone, or another by now, is fine."""
 
     async def post_event(self, event: Object) -> None: ...
 
@@ -84,12 +91,12 @@ class Kubernetes:
     async def pods(self, namespace: str, training: str) -> list[Object]:
         return await self._list(f"/api/v1/namespaces/{namespace}/pods", training)
 
-    async def _list(self, path: str, training: str) -> list[Object]:
+    async def _list(self, path: str, training: str, accept: str = JSON) -> list[Object]:
         """All chunks of one consistent list. Raises Gone if it expires half-way."""
         found: list[Object] = []
         query = {"labelSelector": f"{observed.TRAINING_LABEL}={training}", "limit": str(CHUNK)}
         while True:
-            answer = await self._api.request("GET", path, query=query)
+            answer = await self._api.request("GET", path, query=query, accept=accept)
             found.extend(answer.get("items") or [])
             rest = (answer.get("metadata") or {}).get("continue")
             if not rest:
@@ -112,6 +119,10 @@ class Kubernetes:
             return None
         # One of a training of the same name that is gone: garbage collection will come for it.
         return Record.from_object(found) if is_owned(found, owner) else None
+
+    async def records(self, namespace: str, training: str) -> list[Object]:
+        # With a thousand participants a whole record has 175 KB.
+        return await self._list(_path(round_api.KIND, namespace), training, METADATA)
 
     async def create_record(self, training: Training, record: Record) -> None:
         wanted: Object = {
@@ -169,25 +180,30 @@ class Kubernetes:
         try:
             await self._api.request("POST", _path(kind, meta["namespace"]), document)
         except errors.AlreadyExists as error:
-            if not meta.get("ownerReferences"):
-                return False  # A claim: it outlives its training, and may have been there before.
             there = await self._api.request("GET", _path(kind, meta["namespace"], meta["name"]))
-            if not is_owned(there, owner):
+            if "ownerReferences" in meta:
+                ours = is_owned(there, owner)
+            else:  # A claim: it outlives its training, and serves the next one of that name.
+                ours = _label(there) == _label(document)
+            if not ours:
                 raise _taken(document) from error
             return False
         return True
 
     async def delete_job(self, namespace: str, name: str, uid: str) -> None:
-        options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
-        await self._delete(_path("Job", namespace, name), options)
+        await self._delete(_path("Job", namespace, name), uid)
 
-    async def delete_record(self, namespace: str, name: str) -> None:
-        path = _path(round_api.KIND, namespace, name)
-        await self._delete(path, {"propagationPolicy": "Background"})
+    async def delete_record(self, namespace: str, name: str, uid: str) -> None:
+        await self._delete(_path(round_api.KIND, namespace, name), uid)
 
-    async def _delete(self, path: str, options: Mapping[str, Any]) -> None:
+    async def _delete(self, path: str, uid: str) -> None:
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+            "preconditions": {"uid": uid},
+        }
         try:
-            body = {"apiVersion": "v1", "kind": "DeleteOptions", **options}
             await self._api.request("DELETE", path, body)
         except (errors.Gone, errors.Conflict):
             return
@@ -212,6 +228,12 @@ def is_owned(document: Mapping[str, Any], owner: str) -> bool:
     return any(r.get("controller") and r.get("uid") == owner for r in references)
 
 
+def _label(document: Mapping[str, Any]) -> str | None:
+    """The training that an object says it is of."""
+    label: str | None = (document["metadata"].get("labels") or {}).get(observed.TRAINING_LABEL)
+    return label
+
+
 def _path(kind: str, namespace: str, name: str = "") -> str:
     prefix, plural = _COLLECTIONS[kind]
     path = f"{prefix}/namespaces/{namespace}/{plural}"
@@ -220,5 +242,8 @@ def _path(kind: str, namespace: str, name: str = "") -> str:
 
 def _taken(document: Mapping[str, Any]) -> errors.NameTaken:
     kind, meta = document["kind"], document["metadata"]
-    sentence = f"{kind} {meta['name']!r} exists and belongs to somebody else; delete it, or give"
+    remedy = "delete it"
+    if kind == "PersistentVolumeClaim":  # It may hold what nobody has a copy of.
+        remedy = "to keep the exchange on it name it in spec.exchange.claimName"
+    sentence = f"{kind} {meta['name']!r} exists and belongs to somebody else; {remedy}, or give"
     return errors.NameTaken(f"{sentence} the training another name")

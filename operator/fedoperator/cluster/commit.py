@@ -6,7 +6,6 @@ twice; and events tell only of what was written.
 
 import asyncio
 import logging
-import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -15,11 +14,11 @@ from fedoperator import errors
 from fedoperator.api import API_VERSION
 from fedoperator.api import round as round_api
 from fedoperator.api import training as training_api
-from fedoperator.api.round import Record
+from fedoperator.api.round import Record, record_name
 from fedoperator.api.status import TrainingStatus
 from fedoperator.api.training import Training
 from fedoperator.cluster.api import Object
-from fedoperator.cluster.client import Cluster
+from fedoperator.cluster.client import Cluster, is_owned
 from fedoperator.cluster.telemetry import Telemetry
 from fedoperator.cluster.troubles import Troubles
 from fedoperator.rounds import jobs
@@ -74,10 +73,13 @@ class Committer:
         troubles.keep([workload.name for workload in plan.create])
         now = self._clock()
         wanted = [w for w in plan.create if troubles.may_try(w.name, now)]
-        if (wanted or plan.delete or plan.forget) and written is None:
+        acts = bool(wanted or plan.delete) or plan.forget_before is not None
+        if acts and written is None:
             await self._still(read)
         news = await self._create(training, wanted, troubles)
         await self._delete(training, plan)
+        if plan.forget_before is not None:
+            await self._forget(training, plan.forget_before)
         if wrote or written is not None:
             await self._tell(training, plan.events)
         return news
@@ -187,16 +189,25 @@ class Committer:
             self._must_lead()
             await self._cluster.delete_job(namespace, child.name, child.uid)
             self._wrote("delete", namespace, child.name, kind="Job")
-        for name in plan.forget:
+
+    async def _forget(self, training: Training, before: int) -> None:
+        """Delete all records of earlier rounds, also those that an earlier look did not get to."""
+        namespace = training.namespace
+        names = {record_name(training.name, number) for number in range(before)}
+        for listed in await self._cluster.records(namespace, training.name):
+            meta = listed["metadata"]
+            if meta["name"] not in names or not is_owned(listed, training.uid):
+                continue
             self._must_lead()
-            await self._cluster.delete_record(namespace, name)
-            self._wrote("delete", namespace, name, kind=round_api.KIND)
+            await self._cluster.delete_record(namespace, meta["name"], meta["uid"])
+            self._wrote("delete", namespace, meta["name"], kind=round_api.KIND)
 
     async def _tell(self, training: Training, events: Sequence[Event]) -> None:
         """Best effort: what an event tells stands in the status, too."""
-        for event in events[:EVENTS]:
+        now = self._clock()
+        for number, event in enumerate(events[:EVENTS]):
             try:
-                await self._cluster.post_event(_event(training, event, self._clock()))
+                await self._cluster.post_event(_event(training, event, now, number))
             except errors.ClusterError as error:
                 extra = {"training": training.name, "reason": error.reason, "said": str(error)}
                 log.warning("event not posted", extra=extra)
@@ -213,14 +224,18 @@ class Committer:
         log.info("written", extra=extra)
 
 
-def _event(training: Training, event: Event, now: datetime) -> dict[str, Any]:
-    """A core/v1 Event about the training."""
+def _event(training: Training, event: Event, now: datetime, number: int) -> dict[str, Any]:
+    """A core/v1 Event about the training.
+
+    Times are whole seconds and readers sort by them, then by name: so names increase with time.
+    """
+    moment = int(now.timestamp() * 1e6) * 1000 + number
     at = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {
-            "name": f"{training.name}.{uuid.uuid4().hex[:16]}",
+            "name": f"{training.name}.{moment:x}",
             "namespace": training.namespace,
         },
         "involvedObject": {

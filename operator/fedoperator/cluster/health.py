@@ -6,7 +6,7 @@ Alive means that a restart would not help; ready that it does, or would at once 
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 from aiohttp import web
 
@@ -95,10 +95,10 @@ class Health:
         return app
 
 
-def _answer(check: Check) -> Callable[[web.Request], "asyncio.Future[web.Response]"]:
+def _answer(check: Check) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(_: web.Request) -> web.Response:
         wrong = list(check())
         text = "".join(f"{sentence}\n" for sentence in wrong) or "ok\n"
         return web.Response(text=text, status=503 if wrong else 200)
 
-    return handle  # type: ignore[return-value]
+    return handle

@@ -75,10 +75,16 @@ class Reconciler:
         children = await self._children(training, records, owned, now)
         troubles = self._troubles_of(key, training.uid)
         seen = Observed(children=tuple(children), troubles=troubles.known())
-        plan = decide(training, records, seen, now)
+        try:
+            plan = decide(training, records, seen, now)
+        except Exception as error:
+            # A bug, and the user must see it where they look; the queue logs it and tries again.
+            sentence = f"a bug of the operator ({type(error).__name__}); its log has the rest"
+            await self._block(read, "InternalError", sentence)
+            raise
         try:
             news = await self._committer.commit(read, training, records, plan, troubles)
-        except errors.NameTaken as error:
+        except (errors.NameTaken, errors.Refused) as error:
             await self._block(read, error.reason, str(error))
             raise
         self._telemetry.seen(
@@ -194,12 +200,20 @@ class Reconciler:
 
 
 def _invalid_spec(read: Object) -> str | None:
-    """What is wrong with a spec that this version does not understand; None if it does."""
+    """What is wrong with a spec that is new or was wrong before; None if nothing is.
+
+    The API server has refused nearly all of it already; what its rules cannot say is left for here.
+    """
+    status = read.get("status") or {}
+    is_new = status.get("observedGeneration") != read["metadata"].get("generation")
+    if is_new or status.get("reason") == "InvalidSpec":
+        found = [str(problem) for problem in admission.problems(None, read)]
+        if found:
+            return "; ".join(found)
     try:
         TrainingSpec.model_validate(read["spec"])
     except pydantic.ValidationError as error:
-        found = "; ".join(str(problem) for problem in admission.problems(None, read))
-        return found or str(error)
+        return str(error)
     return None
 
 

@@ -81,6 +81,7 @@ class Watch:
             self._stop.set()
 
     def _thread(self, ended: "asyncio.Future[None]") -> None:
+        """Carry whatever ends kopf into the loop that waits: a thread would swallow it."""
         error: BaseException | None = None
         try:
             asyncio.run(self._watch())

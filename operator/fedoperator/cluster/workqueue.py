@@ -149,7 +149,10 @@ class Queue:
                 self._schedule(key, item, self._next_time(item, asked))
 
     async def _looked(self, key: Key, item: _Item) -> Next:
-        """One look; the only place where exceptions are caught broadly."""
+        """One look. Whatever it raises, its own key is tried again, and the others go on.
+
+        Nowhere else does work go on after an exception of any kind.
+        """
         failed: str | None = None
         try:
             async with asyncio.timeout(LOOK_LIMIT):

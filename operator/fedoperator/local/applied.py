@@ -27,4 +27,8 @@ def checked(document: dict[str, Any], old: Training | None) -> Training:
         raise Refused(f"--out holds the training {old.name}; use another folder for {name}")
     if old.spec.to_dict() == spec.to_dict():
         return old
+    if old.status.terminal:
+        end = f"has {old.status.phase.lower()} after {old.status.progress} rounds"
+        remedy = "use another --out; spec.model starts from its model"
+        raise Refused(f"--out holds {name}, which {end} and never starts again; {remedy}")
     return old.model_copy(update={"spec": spec, "generation": old.generation + 1})

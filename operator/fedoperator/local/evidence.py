@@ -13,8 +13,6 @@ from fedoperator.rounds import observed
 from fedoperator.rounds.observed import Child, ChildState, Identity, Trouble
 from fedtrain.contract import Exit, Message, Role
 
-_NAMES = {int(known): known.name.title().replace("_", "") for known in Exit}
-
 
 def over(child: Child, code: int, path: Path, log: str, sentence: str = "") -> Child:
     """The child after its end.
@@ -88,7 +86,7 @@ def _message(path: Path) -> Message | None:
 
 
 def _reason(code: int) -> str:
-    return "Killed" if code < 0 else _NAMES.get(code, "Failed")
+    return "Killed" if code < 0 else observed.reason_of_exit(code)
 
 
 def _sentence(code: int) -> str:

@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,8 +132,10 @@ class Folder:
         write(self.rounds / f"{record.name}.yaml", dump(document))
         return written
 
-    def forget_record(self, name: str) -> None:
-        (self.rounds / f"{name}.yaml").unlink(missing_ok=True)
+    def forget_records(self, names: Set[str]) -> None:
+        for path in self.rounds.glob("*.yaml"):
+            if path.stem in names:
+                path.unlink()
 
     def remove_child(self, name: str) -> None:
         shutil.rmtree(self.children / name, ignore_errors=True)

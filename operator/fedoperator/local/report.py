@@ -121,6 +121,12 @@ def round_line(record: Record, rounds: int) -> str:
     accepted = sum(p.state == "Accepted" for p in status.participants)
     words = [f"round {number}/{rounds}", f"accepted {accepted}/{len(status.participants)}"]
     words += measured(status.metrics)
+    missing = [
+        f"{p.name} ({p.reason or p.state})" for p in status.participants if p.state != "Accepted"
+    ]
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        words.append("without " + ", ".join(missing[:5]) + more)
     if status.started_at is not None and status.published_at is not None:
         words.append(f"{(status.published_at - status.started_at).total_seconds():.1f} s")
     return "  ".join(words)

@@ -137,9 +137,14 @@ class Shell:
             self._children.create(workload)
         for child in plan.delete:
             self._children.delete(child)
-        for name in plan.forget:
-            self._folder.forget_record(name)
+        if plan.forget_before is not None:
+            self._forget(plan.forget_before)
         return bool(plan.records or plan.create or plan.delete)
+
+    def _forget(self, before: int) -> None:
+        """All records of earlier rounds, also those that an earlier run did not get to."""
+        self._folder.forget_records({record_name(self._training.name, n) for n in range(before)})
+        self._records = {n: record for n, record in self._records.items() if n >= before}
 
     def _ended(self, give_up_after: timedelta) -> int | None:
         """The exit code, with the last word, if nothing will happen any more; else None."""
@@ -156,10 +161,11 @@ class Shell:
             self._report.close()
             self._report.complain(f"Suspended: {status.message}, and {AGAIN}")
             return UNFINISHED
-        if status.phase != "Blocked":
-            return None
-        if self._blocked_since is None:
+        if status.phase == "Blocked" and self._blocked_since is None:
             self._blocked_since = time.monotonic()
+        # Between two blocks it tries again; only a new global model ends the waiting.
+        if self._blocked_since is None or status.phase != "Blocked":
+            return None
         if time.monotonic() - self._blocked_since < give_up_after.total_seconds():
             return None
         self._report.close()

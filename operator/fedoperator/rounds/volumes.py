@@ -12,7 +12,7 @@ Object = dict[str, Any]
 
 def claim_name(training: Training) -> str:
     """The exchange's claim: the user's, or the one made for this training."""
-    return training.spec.exchange.claim_name or f"{training.name}-exchange"
+    return training.spec.exchange.claim_of(training.name)
 
 
 def of(workload: Workload) -> tuple[list[Object], list[Object]]:

@@ -151,7 +151,6 @@ def _aggregate(
         weight=spec.weight.by,
         weight_max=spec.weight.max,
         missing=tuple(order),
-        # The evaluation of the model before this one may still be reading it.
-        keep_globals=max(spec.keep.last, 2),
+        keep_globals=spec.keep.last,
         keep_updates=spec.keep.updates,
     )

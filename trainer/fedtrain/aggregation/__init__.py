@@ -7,6 +7,7 @@
     engine       one aggregation: inspection → fold → publication → pruning
     inspection   one candidate, in a child process (children) that only it can crash
     fold         the accepted updates, a tile at a time
+    prune        what no round needs any more; removal   whatever is in it
 
 Numpy and the standard library only; neither torch nor pickle ever sees a participant's bytes.
 """

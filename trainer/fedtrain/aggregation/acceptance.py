@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fedtrain.aggregation.inspection import Inspected
-from fedtrain.contract import AggregateTask
+from fedtrain.contract import AggregateTask, weight_of
 from fedtrain.errors import ContractError
 from fedtrain.manifest import Accepted, Rejected
 
@@ -47,12 +47,10 @@ def accept(
 
 
 def _amount(task: AggregateTask, samples: int) -> int:
-    match task.weight:
-        case "Uniform":
-            return 1
-        case "Samples" | "Tokens":
-            return samples if task.weight_max is None else min(samples, task.weight_max)
-    raise ContractError("BadTask", f"weight.by: {task.weight!r} is not Samples, Tokens or Uniform")
+    try:
+        return weight_of(samples, task.weight, task.weight_max)
+    except ValueError as error:
+        raise ContractError("BadTask", str(error)) from error
 
 
 def _without_samples(task: AggregateTask, one: Inspected) -> Rejected:

@@ -30,8 +30,10 @@ Array = np.ndarray[Any, Any]
 RECEIPT_LIMIT = 256 * 1024
 CHILD_MEMORY = 256 * 1024 * 1024
 MOST_SAMPLES = 2**53
-LARGEST = 2.0**126
-"""Beyond it (8.5e37), sums with the base could leave fp32's range, which ends at 3.4e38."""
+LARGEST = 2.0**100
+"""Of a value of an update (1.3e30). A mean of such values is less than half of the distance between
+fp32 numbers from 2**125 on, so it cannot move a model that is there already: however many rounds
+such updates go on for, no sum with the base leaves fp32's range, which ends at 2**128."""
 
 
 class Refused(ValueError):
