@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -440,3 +441,47 @@ def test_a_store_names_the_reason_when_a_task_has_no_model(exchange: Any) -> Non
     empty = store.Store(root=exchange.root, task=exchange.train(model=None))
     with pytest.raises(ContractError, match="names no global model"):
         empty.publish_evaluation(Submission(samples=1, metrics={}))
+
+
+TRAINS_A_COPY = """\
+import numpy as np
+from fedtrain import rounds
+
+model = {"w": np.zeros(3, np.float32)}
+for rnd in rounds(model):
+    model = {"w": model["w"] + 1}
+    rnd.submit(samples=1)
+"""
+
+REPLACES_AN_ARRAY = """\
+import numpy as np
+from fedtrain import rounds
+
+model = {"w": np.zeros(3, np.float32)}
+for rnd in rounds(model):
+    model["w"] = np.zeros(5, np.float32)
+    rnd.submit(samples=1)
+"""
+
+
+def test_a_script_that_trains_a_copy_of_its_model_is_told_so(exchange: Any) -> None:
+    exchange.publish_initial(TRAINS_A_COPY)
+    ended = exchange.run(TRAINS_A_COPY, exchange.train())
+    assert ended.code == 0, ended.log
+    assert "nothing in the model changed since the round began" in ended.log
+
+
+def test_an_array_that_became_another_one_is_refused(exchange: Any) -> None:
+    exchange.publish_initial(REPLACES_AN_ARRAY)
+    ended = exchange.run(REPLACES_AN_ARRAY, exchange.train())
+    assert (ended.code, ended.message.reason) == (64, "ModelUnsupported"), ended.log
+    assert "'w' became float32[5]; change the arrays in place" in ended.message.message
+
+
+def test_a_pipe_in_the_place_of_the_schema_does_not_hang(exchange: Any, numpy_script: str) -> None:
+    exchange.publish_initial(numpy_script)
+    schema = exchange.root / "global/0/1/schema.json"
+    schema.unlink()
+    os.mkfifo(schema)
+    ended = exchange.run(numpy_script, exchange.train())
+    assert (ended.code, ended.message.reason) == (75, "BaseUnreadable")

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from fedtrain.session import Round as Round
     from fedtrain.session import rounds as rounds
 
-__version__ = "0.1.0"
+from fedtrain.contract import VERSION
+
+__version__ = VERSION
 __all__ = ["Round", "__version__", "rounds"]
 
 

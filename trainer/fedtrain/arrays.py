@@ -17,6 +17,7 @@ class ArrayWeights:
     def __init__(self, arrays: Mapping[str, Any]) -> None:
         self._arrays = arrays
         self.schema = Schema.of(_spec(name, array) for name, array in arrays.items())
+        self._given = {name: (array.dtype, array.shape) for name, array in arrays.items()}
 
     def names(self) -> Mapping[str, str]:
         return {name: name for name in self._arrays}
@@ -26,14 +27,24 @@ class ArrayWeights:
         for start, tile in tiles:
             flat[start : start + tile.size] = tile
 
+    def _flat(self, name: str) -> Array:
+        """The array, still of the shape that `rounds` was given. Raises ContractError."""
+        array: Array = self._arrays[name]
+        if (array.dtype, array.shape) != self._given[name]:
+            raise ContractError(
+                "ModelUnsupported",
+                f"{name!r} became {array.dtype}{list(array.shape)}; change the arrays in place",
+            )
+        return array.reshape(-1)
+
     def values(self, name: str) -> Iterator[tuple[int, Array]]:
-        flat = self._arrays[name].reshape(-1)
+        flat = self._flat(name)
         for start, stop in tile_starts(flat.size):
             tile = flat[start:stop]
             yield start, tile.astype(np.float32) if tile.dtype.kind == "f" else tile
 
     def deltas(self, name: str, base: Tiles) -> Iterator[tuple[int, Array]]:
-        flat = self._arrays[name].reshape(-1)
+        flat = self._flat(name)
         wide = np.promote_types(flat.dtype, np.float32)
         for start, tile in base:
             local = flat[start : start + tile.size].astype(wide)

@@ -21,6 +21,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+VERSION = "0.1.0"
+"""Of fedtrain, both halves: they are released together."""
+
 TASK_ENV = "FEDTRAIN_TASK"
 ROOT_ENV = "FEDTRAIN_ROOT"
 MESSAGE_ENV = "FEDTRAIN_TERMINATION_LOG"

@@ -214,12 +214,12 @@ def checked_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
         raise ContractError("BadMetric", sentence)
     checked = {}
     for name, value in metrics.items():
-        if not isinstance(name, str) or not re.match(METRIC_NAME, name):
+        if not isinstance(name, str) or not re.fullmatch(METRIC_NAME.rstrip("$"), name):
             sentence = f"metrics[{name!r}]: a name is letters, digits and _, at most 40 of them"
             raise ContractError("BadMetric", sentence)
         try:
             number = float(value)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
             sentence = f"metrics[{name!r}]: {type(value).__name__} is not a number"
             raise ContractError("BadMetric", sentence) from error
         if math.isfinite(number):

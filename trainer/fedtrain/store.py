@@ -8,6 +8,7 @@ in tiles; nothing here knows a framework or a rank.
 import contextlib
 import errno
 import hashlib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ from fedtrain.errors import ContractError, DataError, ExchangeError, TryAgain
 from fedtrain.layout import TensorFileError
 from fedtrain.manifest import Manifest
 from fedtrain.schema import Schema, TensorSpec
-from fedtrain.tensorfile import Digest, TensorFile, TensorWriter, bytes_of, tensor_tiles
+from fedtrain.tensorfile import Digest, TensorFile, TensorWriter, bytes_of, read_text, tensor_tiles
 from fedtrain.weights import Array, Weights
 
 
@@ -43,6 +44,12 @@ class Submission:
     steps: int = 0
     seconds: float = 0.0
     metrics: Mapping[str, float]
+
+
+UNMOVED = (
+    "nothing in the model changed since the round began; train the very module, or change the very "
+    "arrays, that were given to rounds(...)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +107,7 @@ class Store:
 
         Raises DataError (NotFinite) naming the tensor, and ExchangeError if there is no room.
         """
+        moved = False
         with _told_as_ours(), publication.Publication(self.output) as new, self._base() as base:
             with TensorWriter(new.path / UPDATE_FILE, base.schema.layout()) as file:
                 for spec in base.schema.tensors:
@@ -112,8 +120,12 @@ class Store:
                         changed = weights.deltas(spec.name, tiles)
                     for start, tile in changed:
                         file.write(spec.name, start, _finite(spec, tile))
+                        moved = moved or (spec.kind != "integer" and bool(tile.any()))
                 digest = file.digest()
             base.verify()
+            if not moved:
+                # Legal, but nearly always a script that trained a copy.
+                print(f"fedtrain: {UNMOVED}", file=sys.stderr, flush=True)
             receipt = self._receipt(submission, digest, file.size)
             return new.commit(receipt.to_json())
 
@@ -148,7 +160,7 @@ class Store:
         """The task's global model, opened. Raises TryAgain (BaseUnreadable)."""
         folder = self.root / self._model.path
         try:
-            schema = Schema.from_json((folder / SCHEMA_FILE).read_text())
+            schema = Schema.from_json(read_text(folder / SCHEMA_FILE))
             file = TensorFile.open(folder / MODEL_FILE)
         except (OSError, ValueError) as error:
             raise TryAgain("BaseUnreadable", f"{self._model.path}: {error}") from error
@@ -223,7 +235,11 @@ def _mismatch(sentence: str) -> ContractError:
 
 def _finite(spec: TensorSpec, tile: Array) -> Array:
     if spec.kind != "integer" and not np.isfinite(tile).all():
-        raise DataError("NotFinite", f"tensor {spec.name!r} holds NaN or infinite values")
+        raise DataError(
+            "NotFinite",
+            f"tensor {spec.name!r} holds NaN or infinite values; lower the learning rate, or look "
+            "at the data",
+        )
     return tile
 
 

@@ -77,6 +77,7 @@ def open_regular(name: str | os.PathLike[str], dir_fd: int | None = None) -> int
             errno.ENXIO: ("NotARegularFile", "is not a regular file"),
             errno.EACCES: ("FileForbidden", "may not be read by us"),
             errno.EPERM: ("FileForbidden", "may not be read by us"),
+            errno.EAGAIN: ("FileForbidden", "is locked by its owner"),  # a lease, fcntl(2)
         }
         if error.errno not in reasons:
             raise
@@ -90,6 +91,24 @@ def open_regular(name: str | os.PathLike[str], dir_fd: int | None = None) -> int
         os.close(fd)
         raise TensorFileError("HardLinked", f"{shown} has {status.st_nlink} names, not one")
     return fd
+
+
+def read_text(name: str | os.PathLike[str], limit: int = 64 * 1024 * 1024) -> str:
+    """A small file of ours, read with the same suspicion: no link, no pipe, no flood.
+
+    Raises TensorFileError, OSError (EIO ...), or UnicodeDecodeError (a ValueError).
+    """
+    fd = open_regular(name)
+    try:
+        size = os.fstat(fd).st_size
+        if size > limit:
+            shown = os.path.basename(os.fspath(name))
+            raise TensorFileError("SizeMismatch", f"{shown} has {size} bytes, over {limit}")
+        text = bytearray(size)
+        read_exactly(fd, 0, memoryview(text))
+        return text.decode()
+    finally:
+        os.close(fd)
 
 
 def read_exactly(fd: int, offset: int, out: memoryview) -> None:

@@ -9,6 +9,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from fedoperator.api import base
+from fedtrain import contract
+
+VERSION = f"fedtrain {contract.VERSION}"
 
 PROLOGUE = """\
 Train one model over data that never leaves its owners.
@@ -114,6 +117,7 @@ def parser() -> argparse.ArgumentParser:
     )
     watch.set_defaults(act=_watch)
 
+    result.add_argument("--version", action="version", version=VERSION)
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(act=_version)
     return result
@@ -138,7 +142,7 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 def _version(_: argparse.Namespace) -> int:
-    print(f"fedtrain {fedtrain.__version__}")
+    print(VERSION)
     return 0
 
 

@@ -23,7 +23,7 @@ from fedtrain.layout import FLOATING, TensorFileError
 from fedtrain.manifest import Accepted, Manifest, Rejected
 from fedtrain.publication import Publication, published
 from fedtrain.schema import Schema
-from fedtrain.tensorfile import TensorFile, TensorWriter
+from fedtrain.tensorfile import TensorFile, TensorWriter, read_text
 
 METADATA = {"format": "pt"}
 """What other readers of safetensors files look for: plain names, row-major tensors."""
@@ -91,9 +91,9 @@ def _open_base(task: AggregateTask, root: Path) -> TensorFile:
 
 def _schema(task: AggregateTask, root: Path, base: TensorFile) -> tuple[str, Schema]:
     try:
-        text = (root / task.model.path / SCHEMA_FILE).read_text(encoding="utf-8")
+        text = read_text(root / task.model.path / SCHEMA_FILE)
         schema = Schema.from_json(text)
-    except (FileNotFoundError, ValueError) as error:
+    except ValueError as error:
         raise TryAgain("BaseUnreadable", f"{task.model.path}/{SCHEMA_FILE}: {error}") from error
     difference = schema.difference(base.tensors.values())
     for spec in schema.tensors:
