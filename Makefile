@@ -27,8 +27,12 @@ check: ## Format, lint, types, layers, generated files, unit tests: under a minu
 	$(RUN) lint-imports --no-cache
 	$(RUN) pytest -q -m "not processes and not apiserver and not cluster"
 
+.PHONY: tools
+tools:
+	$(PYTHON) -m devcluster binary helm
+
 .PHONY: test
-test: check ## All tests, those on a real API server and a real cluster included
+test: tools check ## All tests, those on a real API server and a real cluster included
 	$(RUN) pytest -q -m "processes or apiserver or cluster"
 
 .PHONY: bench
