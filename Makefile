@@ -29,6 +29,7 @@ check: ## Format, lint, types, layers, generated files, unit tests: under a minu
 
 .PHONY: tools
 tools:
+	$(PYTHON) -c 'from devcluster import packages; packages.ensure()'
 	$(PYTHON) -m devcluster binary helm
 
 .PHONY: test
