@@ -19,9 +19,8 @@ FROM common AS controller
 COPY constraints.txt /opt/fedtrain/
 # In the end it has no pip, not the tests of others, and of the Kubernetes client (half of all that
 # is installed, generated models that we import and never use) only the bytecode, without docstrings.
-RUN --mount=type=cache,target=/root/.cache/pip \
-    python3 -m venv /opt/fedtrain \
- && pip install --constraint /opt/fedtrain/constraints.txt \
+RUN python3 -m venv /opt/fedtrain \
+ && pip install --no-cache-dir --constraint /opt/fedtrain/constraints.txt \
         kopf kubernetes aiohttp prometheus-client pydantic pyyaml numpy \
  && pip uninstall --quiet --yes setuptools pip \
  && cd /opt/fedtrain/lib/python3.*/site-packages \
@@ -43,11 +42,9 @@ CMD ["python", "-m", "fedoperator"]
 FROM common AS trainer
 # In a layer of its own, which only a change of torch's version makes anew: gigabytes.
 COPY constraints.txt /opt/fedtrain/
-RUN --mount=type=cache,target=/root/.cache/pip \
-    python3 -m venv /opt/fedtrain \
- && pip install --constraint /opt/fedtrain/constraints.txt torch
-RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --constraint /opt/fedtrain/constraints.txt numpy \
+RUN python3 -m venv /opt/fedtrain \
+ && pip install --no-cache-dir --constraint /opt/fedtrain/constraints.txt torch
+RUN pip install --no-cache-dir --constraint /opt/fedtrain/constraints.txt numpy \
  && echo /opt/fedtrain/code > "$(echo /opt/fedtrain/lib/python3.*/site-packages)/fedtrain.pth"
 COPY trainer/fedtrain /opt/fedtrain/code/fedtrain
 RUN python -m compileall -q /opt/fedtrain/code

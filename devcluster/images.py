@@ -96,8 +96,8 @@ def build(wanted: Build) -> None:
     """Build a Dockerfile with the network of the host and the base image as BASE.
 
     chroot isolation, as there may be no container runtime on the host. pip in the build sees the
-    host's certificates and settings, and a cache that outlives the build: so a Dockerfile should
-    not say `--no-cache-dir`, and no layer grows by what pip keeps.
+    host's certificates and settings. A cache that outlives the build is mounted for Dockerfiles
+    that do not say `--no-cache-dir`; ours do, so that they are the same everywhere.
     """
     with tempfile.TemporaryDirectory() as folder:
         pip = pathlib.Path(folder) / "pip.conf"
