@@ -21,7 +21,8 @@ def named(requirements: list[str]) -> set[str]:
 def installed(target: str) -> set[str]:
     """What pip is asked for in one target of the Dockerfile."""
     (stage,) = re.findall(rf"^FROM common AS {target}\n(.*?)(?=^FROM |\Z)", DOCKERFILE, re.M | re.S)
-    asked = re.findall(r"pip install --no-cache-dir --constraint \S+((?:\s+(?:\\\n\s*)?[a-z][\w-]*)+)", stage)
+    options = r"pip install --no-cache-dir --constraint \S+"
+    asked = re.findall(options + r"((?:\s+(?:\\\n\s*)?[a-z][\w-]*)+)", stage)
     return named(" ".join(asked).replace("\\\n", " ").split())
 
 
