@@ -94,11 +94,9 @@ def test_notes_name_the_next_command(bare):
 
 
 @pytest.fixture(scope="module")
-def kubeconfig() -> pathlib.Path:
+def kubeconfig(dev_cluster: None) -> pathlib.Path:
     from devcluster import cluster
 
-    if not cluster.is_up():
-        pytest.fail("no cluster is up: run `python3 -m devcluster up`, or deselect -m cluster")
     return cluster.kubeconfig()
 
 

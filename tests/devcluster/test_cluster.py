@@ -35,10 +35,8 @@ print("uid", os.getuid(), "owner", file.stat().st_uid, "address", address)
 
 
 @pytest.fixture
-def kubectl() -> collections.abc.Iterator[Kubectl]:
+def kubectl(dev_cluster: None) -> collections.abc.Iterator[Kubectl]:
     """kubectl in a namespace of its own that enforces the restricted Pod Security standard."""
-    if not cluster.is_up():
-        pytest.fail("no cluster is up: run `python3 -m devcluster up`, or deselect -m cluster")
     namespace = f"devcluster-{uuid.uuid4().hex[:8]}"
 
     def run(*words: str, stdin: typing.Any = None) -> str:
