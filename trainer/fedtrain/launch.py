@@ -130,7 +130,7 @@ def prepare_environment(environment: MutableMapping[str, str], nodes: int) -> No
 def without_agent(command: list[str], environment: MutableMapping[str, str]) -> list[str]:
     """`torchrun train.py` of a single process as that process, told what torchrun would tell it.
 
-    torchrun's agent imports torch a second time: two seconds of processor and half a gigabyte for
+    torchrun's agent imports torch a second time: over a second of processor and half a gigabyte for
     every round of every small participant, to watch one process that we watch already. A command
     with options of its own for torchrun, or with more than one process, stays as it is.
     """
