@@ -443,3 +443,33 @@ async def test_pods_are_asked_for_only_when_a_job_does_not_tell_enough(stage):
     await stage.work_off()
     await stage.look()
     assert len([request for request in stage.requests if request.endswith("/pods")]) == 1
+
+
+async def test_a_bug_is_shown_where_the_user_looks_and_goes_with_its_cause(stage, monkeypatch):
+    await stage.apply(a_training())
+    await stage.settle()
+
+    def broken(*_):
+        raise OverflowError("int too large to convert to float")
+
+    with monkeypatch.context() as bug:
+        bug.setattr("fedoperator.cluster.reconcile.decide", broken)
+        with pytest.raises(OverflowError):
+            await stage.look()
+        status = await stage.status()
+        assert (status["phase"], status["reason"]) == ("Blocked", "InternalError")
+        assert "OverflowError" in status["message"]
+    await stage.settle()
+    status = await stage.status()
+    assert (status["phase"], status["reason"]) == ("Pending", "")
+
+
+async def test_parameters_that_no_container_can_be_given_block_in_one_sentence(stage):
+    training = a_training()
+    training["spec"]["parameters"] = {"text": "x" * 40_000}
+    await stage.apply(training)
+    await stage.settle()
+    status = await stage.status()
+    assert (status["phase"], status["reason"]) == ("Blocked", "InvalidSpec")
+    assert status["message"].startswith("spec.parameters: ")
+    assert not await stage.jobs()
