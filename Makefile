@@ -25,7 +25,7 @@ check: ## Format, lint, types, layers, generated files, unit tests: under a minu
 	$(RUN) ruff check .
 	$(RUN) mypy
 	$(RUN) lint-imports --no-cache
-	$(RUN) pytest -q -m "not processes and not apiserver and not cluster"
+	$(RUN) pytest -q -n auto -m "not processes and not apiserver and not cluster"
 
 .PHONY: tools
 tools:
