@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedtrain.aggregation import fold
+from fedtrain.aggregation import round as passes
+from fedtrain.aggregation.updates import Update
 from fedtrain.aggregation.verdicts import Verdicts, VerdictsError
 from fedtrain.contract import MESSAGE_LIMIT, MODEL_FILE, Message, ModelRef, weight_of
 from fedtrain.errors import ContractError, DataError, TryAgain
@@ -30,6 +31,14 @@ def three_participants(a_federation: Make, a_delta: Make, order: str = "abc") ->
         seed = ord(name)
         federation.with_update(name, a_delta(seed), samples=1 + seed % 7)
     return federation
+
+
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many units and many pieces of a model of a few kilobytes."""
+    for module in ("digest", "tensorfile", "aggregation.units", "aggregation.hashing"):
+        monkeypatch.setattr(f"fedtrain.{module}.TILE_BYTES", 512)
+    monkeypatch.setattr("fedtrain.aggregation.units.ROW", 16)
+    monkeypatch.setattr("fedtrain.aggregation.round.PIECE", 64)
 
 
 def test_parameters_and_buffers_are_the_base_plus_the_weighted_mean_and_integers_the_maximum(
@@ -67,10 +76,7 @@ def test_the_maximum_of_integers_is_over_the_accepted_and_not_over_the_base(
 def test_the_number_of_threads_changes_no_byte(
     a_federation: Make, a_delta: Make, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
-    for module in ("digest", "tensorfile"):
-        monkeypatch.setattr(f"fedtrain.{module}.TILE_BYTES", 512)
-    for module in ("aggregation.inspection", "aggregation.fold", "tensorfile"):
-        monkeypatch.setattr(f"fedtrain.{module}.PIECE_BYTES", 256)
+    small_tiles(monkeypatch)
     federation = three_participants(a_federation, a_delta)
     federation.aggregate(threads=1)
     reference = federation.published_bytes()
@@ -102,8 +108,9 @@ def test_a_tile_size_of_our_own_reading_changes_no_byte(
 ) -> None:
     federation = three_participants(a_federation, a_delta)
     federation.aggregate()
-    for module in ("aggregation.inspection", "aggregation.fold", "tensorfile"):
-        monkeypatch.setattr(f"fedtrain.{module}.PIECE_BYTES", 64)
+    monkeypatch.setattr("fedtrain.tensorfile.PIECE_BYTES", 64)
+    monkeypatch.setattr("fedtrain.aggregation.round.PIECE", 16)
+    monkeypatch.setattr("fedtrain.aggregation.units.ROW", 16)
     again = three_participants(a_federation, a_delta)
     again.aggregate()
     assert again.published_bytes() == federation.published_bytes()
@@ -132,12 +139,13 @@ def test_weights_are_the_capped_samples_over_their_sum(a_federation: Make, a_del
     federation = a_federation()
     for name, samples in (("a", 10), ("b", 1000), ("c", 0)):
         federation.with_update(name, a_delta(1), samples=samples)
-    federation.aggregate(weight_max=30)
+    message = federation.aggregate(weight_max=30)
     accepted = federation.manifest().accepted
-    assert [entry.weight for entry in accepted] == [0.25, 0.75, 0.0]
-    assert [entry.samples for entry in accepted] == [10, 1000, 0]
+    assert [entry.weight for entry in accepted] == [0.25, 0.75]
+    assert [entry.samples for entry in accepted] == [10, 1000]
+    assert federation.verdict_on("c", message) == "SamplesMissing"
     federation.aggregate(weight="Uniform", output="global/1/2")
-    assert [entry.weight for entry in federation.manifest(2).accepted] == [1 / 3] * 3
+    assert [entry.weight for entry in federation.manifest(2).accepted] == [1 / 2] * 2
 
 
 def test_a_round_in_which_nobody_counted_a_sample_is_decided_again(
@@ -224,14 +232,14 @@ def test_a_base_that_is_not_what_its_digest_says_publishes_nothing(
 
 def test_a_base_that_cannot_be_read_yet_is_tried_again(a_federation: Make, a_delta: Make) -> None:
     federation = three_participants(a_federation, a_delta)
-    with pytest.raises(TryAgain, match=r"model\.safetensors does not exist"):
+    with pytest.raises(TryAgain, match=r"global/0/9: .* does not exist"):
         federation.aggregate(model=ModelRef(path="global/0/9", digest=federation.digest))
 
 
 def test_a_model_that_would_not_be_finite_is_not_published(
     a_federation: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FedAvg, "step", lambda self, base, delta: base + np.float32(3e38))
+    monkeypatch.setattr(FedAvg, "step", lambda self, base, delta, slots: base + np.float32(3e38))
     model = {"w": np.full(3, 3.3e38, np.float32)}
     federation = a_federation(model).with_update("a", {"w": np.zeros(3, np.float32)})
     with pytest.raises(DataError) as failed:
@@ -253,9 +261,9 @@ def test_a_unit_of_weight_that_nobody_knows_is_named() -> None:
         weight_of(1, "Kilograms", None)
 
 
-@pytest.mark.parametrize("said", [{"strategy": "FedMagic"}, {"weight": "Kilograms"}])
+@pytest.mark.parametrize("said", [{"strategy": {"name": "FedMagic"}}, {"weight": "Kilograms"}])
 def test_a_task_of_another_version_breaks_the_contract(
-    a_federation: Make, a_delta: Make, said: dict[str, str]
+    a_federation: Make, a_delta: Make, said: dict[str, Any]
 ) -> None:
     federation = three_participants(a_federation, a_delta)
     with pytest.raises(ContractError, match="is not"):
@@ -310,14 +318,15 @@ def test_the_fold_reads_no_more_than_a_piece_of_a_participant_at_once(
     a_federation: Make, a_delta: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     largest = 0
-    read = fold.Contribution.read
+    read = Update.read
 
-    def watched(self: Any, tensor: int, start: int, out: np.ndarray) -> None:
+    def watched(self: Any, carrier: Any, start: int, out: np.ndarray) -> None:
         nonlocal largest
         largest = max(largest, out.nbytes)
-        read(self, tensor, start, out)
+        read(self, carrier, start, out)
 
-    monkeypatch.setattr(fold.Contribution, "read", watched)
-    monkeypatch.setattr(fold, "PIECE_BYTES", 512)
-    three_participants(a_federation, a_delta).aggregate()
-    assert largest == 512
+    model = {"w": np.ones(5000, np.float32)}
+    monkeypatch.setattr(Update, "read", watched)
+    monkeypatch.setattr(passes, "PIECE", 2048)
+    a_federation(model).with_update("a", model).with_update("b", model).aggregate()
+    assert largest == 4 * 2048

@@ -60,7 +60,7 @@ def test_an_unexpected_exception_is_tried_again_and_leaves_its_traceback(federat
 from fedtrain.aggregation import engine
 def broken(*_):
     raise ZeroDivisionError("of our own making")
-engine.accept = broken
+engine.weighed = broken
 """)
     assert (ended.code, ended.message.reason) == (75, "ZeroDivisionError")
     assert ended.message.message == "of our own making"
@@ -94,7 +94,7 @@ def test_what_it_says_on_the_way_names_the_refused_and_the_rates(
     federation.with_update("c", a_delta(3), base="sha256:another")
     ended = federation.run()
     assert "refused c, attempt 1: BaseMismatch: relative to 'sha256:another'" in ended.output
-    assert "inspected 3 updates, 2 are sound" in ended.output
+    assert "inspected 3 updates, 2 are in order" in ended.output
     assert "folded 2 updates with FedAvg" in ended.output
 
 

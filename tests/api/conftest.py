@@ -46,10 +46,16 @@ def the_design_example() -> Document:
     return _a_training(
         rounds=10,
         stop={"metric": "accuracy", "target": 0.97, "patience": 3, "mode": "Max"},
-        strategy={"name": "FedAvg"},
+        strategy={"name": "FedAdam", "learningRate": 0.01, "normBound": 10},
         selection={"fraction": 0.6, "minimum": 2, "seed": 7},
         quorum={"minimum": 2, "deadline": "30m", "onMiss": "Retry"},
         weight={"by": "Samples", "max": 100000},
+        aggregation={
+            "shards": 2,
+            "precision": "Float64",
+            "resources": {"limits": {"memory": "2Gi"}},
+        },
+        compression={"codec": "Int8", "block": 256},
         retries=2,
         trainer={
             "image": "registry.example/digits:1",
@@ -67,6 +73,7 @@ def the_design_example() -> Document:
                 "name": "hospital-a",
                 "trainer": {"nodes": 1, "resources": {"limits": {"nvidia.com/gpu": 8}}},
                 "data": {"claimName": "hospital-a-data", "mountPath": "/data"},
+                "scratch": {"claimName": "hospital-a-work"},
             },
             {"name": "hospital-b", "data": {"claimName": "hospital-b-data"}},
             {"name": "hospital-c"},

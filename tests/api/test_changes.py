@@ -30,7 +30,15 @@ def fixed(field: str, value: Any) -> Change:
 
 REFUSED = (
     fixed("selection", {"fraction": 0.5}),
+    fixed("strategy", {"name": "FedAvg", "normBound": 2.0}),
     fixed("weight", {"by": "Uniform"}),
+    fixed("compression", {"codec": "BFloat16"}),
+    Change(
+        "the precision",
+        {"aggregation": {"precision": "Exact"}},
+        (f"spec.aggregation.precision: {FIXED}",),
+        ("spec.aggregation.precision: ", FIXED),
+    ),
     fixed("model", {"claimName": "models", "path": "a.safetensors"}),
     fixed("parameters", {"lr": 0.2}),
     fixed("exchange", {"size": "2Gi"}),
@@ -49,6 +57,12 @@ REFUSED = (
         ("spec.participants: ", "those that are there already change only while suspended"),
     ),
     Change(
+        "the scratch of a participant",
+        {"participants": [{"name": "north", "scratch": {"claimName": "n"}}, {"name": "south"}]},
+        (f"spec.participants[0]: north {SUSPENDED}",),
+        ("spec.participants: ", "those that are there already change only while suspended"),
+    ),
+    Change(
         "the resumption together with the trainer",
         {"suspend": False, "trainer": BIGGER},
         (f"spec.trainer: {SUSPENDED}",),
@@ -60,6 +74,10 @@ ALLOWED = (
     Change("a stop", {"stop": {"metric": "loss", "target": 0.1, "mode": "Min"}, "evaluation": {}}),
     Change("the quorum", {"quorum": {"minimum": 2, "deadline": "5m"}}),
     Change("the retries", {"retries": 9}),
+    Change(
+        "the aggregator's pods",
+        {"aggregation": {"shards": 4, "resources": {"limits": {"memory": "4Gi"}}}},
+    ),
     Change("the suspension", {"suspend": True}),
     Change("what is kept", {"keep": {"last": 9}, "history": 9}),
     Change("an evaluation", {"evaluation": {"by": "north", "every": 2}}),
@@ -156,6 +174,38 @@ def test_the_api_server_allows_everything_before_the_start(change, a_new_trainin
     assert code == 0, reply
 
 
+COMPRESSIONS = (
+    ({"codec": "Int8"}, {"codec": "Int8", "block": 512}),
+    ({"codec": "Int8"}, None),
+    (None, {"codec": "Int8"}),
+)
+
+
+@pytest.mark.parametrize(("before", "after"), COMPRESSIONS)
+def test_updates_travel_in_one_way_from_the_start_to_the_end(
+    before, after, a_training, started
+) -> None:
+    old = started(a_training(compression=before))
+    (problem,) = admission.problems(old, a_training(compression=after))
+    assert str(problem) == f"spec.compression: {FIXED}"
+    assert admission.problems(old, a_training(compression=before)) == []
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize(("before", "after"), COMPRESSIONS)
+def test_the_api_server_keeps_the_compression_too(before, after, a_training, kubectl) -> None:
+    name = f"travels-{COMPRESSIONS.index((before, after))}"
+    assert kubectl("create", "-f", "-", document=a_training(name=name, compression=before))[0] == 0
+    words = ("--subresource=status", "--type=merge", '-p={"status":{"round":0}}')
+    assert kubectl("patch", "fedt", name, *words)[0] == 0
+    command = ("replace", "--dry-run=server", "-f", "-")
+    code, reply = kubectl(*command, document=a_training(name=name, compression=after))
+    assert code == 1
+    assert f"spec.compression: Invalid value: {FIXED}" in reply
+    code, reply = kubectl(*command, document=a_training(name=name, compression=before, retries=5))
+    assert code == 0, reply
+
+
 RENAMED = Change("a renamed parameter", {"parameters": {"learningRate": 0.1}})
 
 
@@ -169,7 +219,7 @@ def test_a_renamed_parameter_is_a_change(a_training, started) -> None:
 def test_a_renamed_parameter_escapes_the_api_server(a_started_training, replace) -> None:
     """Its CEL compares fields it has no schema for only where both sides have them.
 
-    The day this fails, the limit is gone, and so can be its mention in rules.py.
+    The day this fails, the limit is gone, and so can be its mention in changes.py.
     """
     code, reply = replace(a_started_training, RENAMED)
     assert code == 0, reply

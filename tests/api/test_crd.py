@@ -104,6 +104,13 @@ def test_the_docstring_of_a_field_wins_over_that_of_its_type() -> None:
     assert spec["trainer"]["description"] == "The default for every participant."
 
 
+def test_a_bound_that_is_itself_out_of_reach_is_written_as_kubernetes_reads_it() -> None:
+    strategy = crd.spec_schema()["properties"]["strategy"]["properties"]
+    assert (strategy["momentum"]["maximum"], strategy["momentum"]["exclusiveMaximum"]) == (1, True)
+    rate = strategy["learningRate"]
+    assert (rate["minimum"], rate["exclusiveMinimum"]) == (0, True)
+
+
 def test_null_is_a_value_only_where_it_is_a_choice() -> None:
     nullable = [path for path, node in nodes(crd.spec_schema()) if node.get("nullable")]
     assert nullable == [".security.runAsUser", ".security.runAsGroup", ".security.fsGroup"]
@@ -142,6 +149,8 @@ def test_the_least_training_gets_every_default(a_training, kubectl) -> None:
     assert stored["spec"] == Training.from_object(stored).spec.to_dict()
     assert stored["spec"]["model"] == {"init": {}}
     assert stored["spec"]["quorum"] == {"minimum": 1, "onMiss": "Retry"}
+    assert stored["spec"]["strategy"] == {"name": "FedAvg"}
+    assert stored["spec"]["aggregation"] == {"shards": 1, "precision": "Float32"}
 
 
 def a_thousand() -> list[dict[str, Any]]:
@@ -157,6 +166,7 @@ def a_thousand() -> list[dict[str, Any]]:
                 "volumes": [{"name": "v", "mountPath": "/v", "configMap": {"name": f"c{index}"}}],
             },
             "data": {"claimName": f"hospital-{index:04d}-data"},
+            "scratch": {"claimName": f"hospital-{index:04d}-work"},
         }
         for index in range(1000)
     ]
@@ -170,6 +180,9 @@ def test_a_thousand_participants_are_accepted_started_and_changed(a_training, ku
         quorum={"minimum": 600},
         selection={"fraction": 0.6},
         evaluation={"by": "hospital-0999"},
+        strategy={"name": "Bulyan", "byzantine": 149},
+        aggregation={"shards": 64},
+        compression={"codec": "TopK"},
     )
     code, reply = kubectl("create", "--validate=strict", "-f", "-", document=document)
     assert code == 0, reply

@@ -7,8 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedoperator.api import admission
+from fedoperator.api.strategy import COORDINATEWISE, Strategy
 from fedoperator.api.trainer import Trainer, TrainerOverride, merged, processes_per_node
 from fedoperator.api.training import TrainingSpec
+from tests.api.strategies import STRATEGIES
 
 NAMES = st.from_regex(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
 OBJECTS = st.from_regex(r"[a-z0-9]([-a-z0-9.]{0,20}[a-z0-9])?", fullmatch=True)
@@ -76,17 +78,45 @@ TRAINERS = st.fixed_dictionaries(
 PARTICIPANTS = st.lists(
     st.fixed_dictionaries({"name": NAMES}, optional={"trainer": OVERRIDES}),
     min_size=1,
-    max_size=6,
+    max_size=11,
     unique_by=lambda participant: participant["name"],
 )
+COMPRESSIONS = st.one_of(
+    st.just({"codec": "BFloat16"}),
+    some(block=st.sampled_from([64, 256, 4096])).map(lambda given: {"codec": "Int8"} | given),
+    some(block=st.integers(1024, 65536), fraction=st.floats(1e-6, 1)).map(
+        lambda given: {"codec": "TopK"} | given
+    ),
+)
+
+
+@st.composite
+def aggregations(draw: st.DrawFn, most: int) -> dict[str, Any]:
+    """strategy, aggregation, compression, and the least quorum; of at most `most` participants."""
+    strategy = draw(STRATEGIES)
+    needed = Strategy.model_validate(strategy).minimum
+    if needed > most:
+        strategy, needed = {"name": "FedAvg"}, 1
+    precisions = ["Float32", "Float64"]
+    if strategy["name"] not in COORDINATEWISE:
+        precisions.append("Exact")
+    aggregation = draw(
+        some(shards=st.integers(1, 64), precision=st.sampled_from(precisions), resources=RESOURCES)
+    )
+    fields = draw(some(aggregation=st.just(aggregation), compression=COMPRESSIONS))
+    return {"strategy": strategy, "quorum": {"minimum": needed}, **fields}
 
 
 @st.composite
 def specs(draw: st.DrawFn) -> dict[str, Any]:
     """Valid ones, with as many of the optional fields as chance has it."""
     participants = draw(PARTICIPANTS)
-    many = st.integers(1, len(participants))
+    rule = draw(aggregations(len(participants)))
+    many = st.integers(rule["quorum"]["minimum"], len(participants))
     minimum = draw(many)
+    if rule.get("compression", {}).get("codec") == "TopK":
+        for participant in participants:
+            participant["scratch"] = {"claimName": f"{participant['name']}-scratch"}
     names = [participant["name"] for participant in participants]
     claim = st.fixed_dictionaries({"claimName": OBJECTS})
     spec = draw(
@@ -115,8 +145,9 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
             },
         )
     )
-    if "selection" in spec or minimum == 1:
-        spec["quorum"] = {"minimum": minimum}
+    if "selection" not in spec:
+        minimum = min(minimum, rule["quorum"]["minimum"])
+    spec |= rule | {"quorum": {"minimum": minimum}}
     if "evaluation" in spec:
         spec["stop"] = {"metric": "accuracy", "target": draw(st.floats(-9, 9))}
     return spec

@@ -1,58 +1,12 @@
 """Each mistake gets one clear sentence: from `problems`, and from the API server in its reply."""
 
-import dataclasses
 from typing import Any
 
 import pytest
 
 from fedoperator.api import admission
-
-
-@dataclasses.dataclass(frozen=True)
-class Mistake:
-    """spec: what is wrong in an otherwise valid training. ours: the lines of `problems`.
-
-    theirs: what the API server's reply holds; None where it accepts what CEL cannot afford to
-    refuse; our own sentence where the rule is in both.
-    """
-
-    says: str
-    spec: dict[str, Any]
-    ours: tuple[str, ...]
-    theirs: str | None = "ours"
-
-    @property
-    def reply(self) -> tuple[str, ...]:
-        if self.theirs != "ours":
-            return (self.theirs,) if self.theirs else ()
-        return tuple(text for line in self.ours for text in line.split(": ", 1))
-
-
-def a_trainer(**fields: Any) -> dict[str, Any]:
-    return {"trainer": {"image": "i", "command": ["c"], **fields}}
-
-
-def a_volume(**fields: Any) -> dict[str, Any]:
-    return {"name": "cache", "mountPath": "/cache", "emptyDir": {}, **fields}
-
-
-def a_claim(name: str, **fields: Any) -> dict[str, Any]:
-    source = {"persistentVolumeClaim": {"claimName": name}}
-    return {"name": "other", "mountPath": "/other", "readOnly": False, **source, **fields}
-
-
-MOUNTED = "{} is the claim of the exchange, with everybody's updates on it; use another one".format
-
-
-def participants(*given: dict[str, Any]) -> dict[str, Any]:
-    """north and south, with the fields given to either."""
-    names = ("north", "south")
-    return {
-        "participants": [
-            {"name": name, **fields} for name, fields in zip(names, given, strict=True)
-        ]
-    }
-
+from tests.api.aggregation_mistakes import OF_THE_AGGREGATION
+from tests.api.mistakes import MOUNTED, Mistake, a_claim, a_trainer, a_volume, participants
 
 MISTAKES = (
     Mistake(
@@ -142,7 +96,10 @@ MISTAKES = (
     Mistake(
         "a participant that is a text",
         {"participants": ["north"]},
-        ('spec.participants[0]: "north" is not a mapping; write a mapping of name, trainer, data',),
+        (
+            'spec.participants[0]: "north" is not a mapping; '
+            "write a mapping of name, trainer, data, scratch",
+        ),
         theirs='spec.participants[0]: Invalid value: "string"',
     ),
     Mistake(
@@ -292,15 +249,15 @@ MISTAKES = (
         "a volume over the exchange",
         a_trainer(volumes=[a_volume(mountPath="/fedtrain/global")]),
         (
-            "spec.trainer.volumes[0].mountPath: /fedtrain/global hides /fedtrain or /tmp, "
-            "which fedtrain uses; use another path",
+            "spec.trainer.volumes[0].mountPath: /fedtrain/global hides /fedtrain, /tmp or "
+            "/scratch, which fedtrain uses; use another path",
         ),
     ),
     Mistake(
         "data over the scratch space",
         participants({"data": {"claimName": "north-data", "mountPath": "/tmp/"}}, {}),
         (
-            "spec.participants[0].data.mountPath: /tmp/ hides /fedtrain or /tmp, "
+            "spec.participants[0].data.mountPath: /tmp/ hides /fedtrain, /tmp or /scratch, "
             "which fedtrain uses; use another path",
         ),
     ),
@@ -412,7 +369,8 @@ MISTAKES = (
         ),
     ),
 )
-EACH = pytest.mark.parametrize("mistake", MISTAKES, ids=[mistake.says for mistake in MISTAKES])
+ALL = (*MISTAKES, *OF_THE_AGGREGATION)
+EACH = pytest.mark.parametrize("mistake", ALL, ids=[mistake.says for mistake in ALL])
 
 
 @EACH
@@ -435,9 +393,18 @@ ALLOWED = pytest.mark.parametrize(
     "spec",
     [
         {"model": {"claimName": "shared", "path": "base.safetensors"}},
+        {"model": {"claimName": "shared", "path": "llama/model.safetensors.index.json"}},
+        {"model": {"claimName": "shared", "path": "llama/"}},
         participants({"data": {"claimName": "digits-exchange"}}, {}),
+        participants({"scratch": {"claimName": "digits-exchange"}}, {}),
     ],
-    ids=["a model from the exchange", "a claim that only sounds like the exchange"],
+    ids=[
+        "a model from the exchange",
+        "a model of several files",
+        "a folder with a model",
+        "a claim that only sounds like the exchange",
+        "a scratch that only sounds like the exchange",
+    ],
 )
 
 

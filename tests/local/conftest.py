@@ -172,6 +172,11 @@ def three(*args: str) -> dict[str, list[str]]:
     return {name: ["--part", str(part), *args] for part, name in enumerate("abc")}
 
 
+@pytest.fixture(scope="session")
+def a_federation() -> type[Federation]:
+    return Federation
+
+
 @pytest.fixture
 def federation(tmp_path: Path) -> Iterator[Federation]:
     made = Federation(tmp_path)
@@ -191,6 +196,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation
     made.close()
 
 
-@pytest.fixture(name="three")
+@pytest.fixture(name="three", scope="session")
 def _three() -> Callable[..., dict[str, list[str]]]:
     return three

@@ -30,10 +30,11 @@ def a_condition(kind, reason="", message=""):
     return {"type": kind, "status": "True", "reason": reason, "message": message}
 
 
-def a_pod(code=None, message="", reason="Error", waiting=None, unscheduled=None):
+def a_pod(code=None, message="", reason="Error", waiting=None, unscheduled=None, index=0, at=0):
     state = {"waiting": waiting} if waiting else {}
     if code is not None:
-        state = {"terminated": {"exitCode": code, "message": message, "reason": reason}}
+        ended = {"exitCode": code, "message": message, "reason": reason}
+        state = {"terminated": {**ended, "finishedAt": f"2026-01-01T00:00:{at:02d}Z"}}
     conditions = []
     if unscheduled:
         conditions = [
@@ -45,7 +46,10 @@ def a_pod(code=None, message="", reason="Error", waiting=None, unscheduled=None)
             }
         ]
     statuses = [{"state": state, "image": "digits:1"}] if state else []
-    return {"status": {"containerStatuses": statuses, "conditions": conditions}}
+    return {
+        "metadata": {"annotations": {"batch.kubernetes.io/job-completion-index": str(index)}},
+        "status": {"containerStatuses": statuses, "conditions": conditions},
+    }
 
 
 def by_policy(code, index):
@@ -64,6 +68,52 @@ DISRUPTED = a_condition(
 def test_a_job_without_our_labels_is_not_ours():
     assert child(a_job(labels={"app": "x"})) is None
     assert child(a_job(labels={"fedtrain.dev/role": "thief", "fedtrain.dev/round": "1"})) is None
+
+
+def a_job_of(role, *conditions, **given):
+    labels = {"fedtrain.dev/role": role, "fedtrain.dev/round": "3", "fedtrain.dev/attempt": "1"}
+    return a_job(*conditions, labels=labels, **given)
+
+
+def test_of_several_shards_the_first_ones_word_counts_whoever_ends_first():
+    whole = Message(result={"digest": "sha256:0", "verdicts": "..."}).encode().decode()
+    part = Message(result={"bytes": 7}).encode().decode()
+    pods = [a_pod(0, part, index=1, at=1), a_pod(0, whole, index=0, at=9)]
+    found = child(a_job_of("aggregate", a_condition("Complete"), nodes=2), pods)
+    assert found.result == {"digest": "sha256:0", "verdicts": "..."}
+    assert found.nodes == 2
+
+
+def test_shards_that_say_nothing_do_not_hide_the_one_that_does():
+    whole, empty = (Message(result=r).encode().decode() for r in ({"digest": "sha256:0"}, {}))
+    pods = [a_pod(0, empty, index=n, at=n) for n in (1, 2)] + [a_pod(0, whole, index=0, at=9)]
+    found = child(a_job_of("aggregate", a_condition("Complete"), nodes=3), pods)
+    assert found.result == {"digest": "sha256:0"}
+
+
+def test_of_several_shards_the_guilty_ones_word_counts():
+    rejected = Message(reason="TooFewAccepted", result={"verdicts": ".N"}).encode().decode()
+    told = Message(reason="Terminated").encode().decode()
+    pods = [a_pod(75, told, index=0, at=3), a_pod(66, rejected, index=1, at=3)]
+    found = child(a_job_of("aggregate", by_policy(66, 1), nodes=2), pods)
+    assert (found.failure, found.trouble.reason) == (Failure.VERDICTS, "TooFewAccepted")
+    assert found.result == {"verdicts": ".N"}
+
+
+def test_within_one_second_who_was_told_to_stop_is_not_the_guilty_one():
+    job = a_job_of("aggregate", a_condition("Failed", "BackoffLimitExceeded"), nodes=2)
+    told = Message(reason="Terminated").encode().decode()
+    pods = [a_pod(75, told, index=0, at=3), a_pod(137, reason="OOMKilled", index=1, at=3)]
+    trouble = child(job, pods).trouble
+    assert trouble.reason == "OOMKilled"
+    assert "raise aggregation.resources.limits.memory" in trouble.message
+
+
+def test_a_shard_that_is_done_before_another_begins_does_not_make_the_job_late():
+    job = a_job_of("aggregate", ready=1, nodes=2)
+    job["status"]["succeeded"] = 1
+    assert child(job).state is ChildState.READY
+    assert not wants_pods(job, START + timedelta(minutes=5))
 
 
 def test_a_job_is_ready_when_all_its_pods_are():
@@ -122,10 +172,7 @@ def test_running_out_of_memory_is_counted_and_named_with_its_remedy():
 def test_the_first_to_fail_is_guilty_whatever_its_peers_say_later():
     job = a_job(a_condition("Failed", "BackoffLimitExceeded", "Job has reached the limit"))
     told = Message(reason="Terminated", message="stopped by SIGTERM").encode().decode()
-    first, later = a_pod(137, reason="OOMKilled"), a_pod(75, told)
-    for pod, second in ((first, 1), (later, 9)):
-        state = pod["status"]["containerStatuses"][0]["state"]["terminated"]
-        state["finishedAt"] = f"2026-01-01T00:00:0{second}Z"
+    first, later = a_pod(137, reason="OOMKilled", at=1), a_pod(75, told, at=9)
     assert child(job, [later, first]).trouble.reason == "OOMKilled"
 
 

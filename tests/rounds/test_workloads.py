@@ -28,14 +28,9 @@ identities = st.builds(
 
 def workloads_of(world) -> dict[Role, Workload]:
     """The first workload of each role in a whole run of a training."""
-    found = {}
-    while not world.training.status.terminal:
-        for workload in world.look().create:
-            found.setdefault(workload.identity.role, workload)
-        world.all_succeed()
-        for workload in world.last_plan.create:
-            found.setdefault(workload.identity.role, workload)
-        world.passes(minutes=1)
+    found: dict[Role, Workload] = {}
+    for workload in world.to_the_end().made.values():
+        found.setdefault(workload.identity.role, workload)
     return found
 
 
@@ -110,7 +105,7 @@ def test_a_participant_sees_the_global_models_read_only_and_its_own_updates_only
     assert mounts["/fedtrain/global"]["readOnly"] is True
     assert mounts["/fedtrain/updates/north"]["subPath"] == "digits-1a2b3c4d/updates/north"
     assert "readOnly" not in mounts["/fedtrain/updates/north"]
-    assert set(mounts) == {"/tmp", "/fedtrain/global", "/fedtrain/updates/north"}
+    assert set(mounts) == {"/tmp", "/scratch", "/fedtrain/global", "/fedtrain/updates/north"}
 
 
 def test_the_initial_model_may_be_written_to_its_own_folder_only():

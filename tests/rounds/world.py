@@ -69,6 +69,8 @@ class World:
     ready_since: dict[Identity, datetime] = field(default_factory=dict)
     troubles: dict[str, Trouble] = field(default_factory=dict)
     created: list[Identity] = field(default_factory=list)
+    made: dict[Identity, Workload] = field(default_factory=dict)
+    """Every workload that was ever asked for."""
     asked: dict[Identity, set[str]] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
     """Participants whose folder a preparation has made on the exchange."""
@@ -145,12 +147,17 @@ class World:
         if identity in self.jobs:
             return  # 409, and the owner's uid is ours
         self.created.append(identity)
+        self.made[identity] = workload
         if identity.role in (Role.TRAIN, Role.EVALUATE):
             assert identity.participant in self.folders, f"{name} before its folder was made"
         if isinstance(workload.task, PrepareTask):
             self.asked[identity] = set(workload.task.participants)
         self.jobs[identity] = Child(
-            identity=identity, name=name, uid=str(next(self._uids)), created_at=self.now
+            identity=identity,
+            name=name,
+            uid=str(next(self._uids)),
+            nodes=workload.nodes,
+            created_at=self.now,
         )
 
     def _delete(self, child: Child) -> None:

@@ -1,5 +1,6 @@
 """Real processes in a temporary folder: `exchange.run(script, task)` is one container's life."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,11 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from fedtrain import Round, rounds
 from fedtrain.contract import (
     MESSAGE_ENV,
     ROOT_ENV,
+    SCRATCH_ENV,
     TASK_ENV,
     Message,
     ModelRef,
@@ -166,6 +170,58 @@ class Exchange:
         return Receipt.from_json((self.root / task.output / "receipt.json").read_text())
 
 
+class Federation:
+    """A training of which this process is participant north, round after round."""
+
+    def __init__(self, exchange: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.exchange, self.scratch, self._patch = exchange, tmp_path / "scratch", monkeypatch
+        monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+        monkeypatch.setenv(ROOT_ENV, str(exchange.root))
+        monkeypatch.setenv(SCRATCH_ENV, str(self.scratch))
+
+    def begin(self, model: Any = None) -> None:
+        """The federation has this model as its round 0."""
+        self.perform(self.exchange.init())
+        assert list(rounds(model if model is not None else {"w": np.zeros(4, np.float32)})) == []
+        manifest = json.loads((self.exchange.root / "global/0/1/manifest.json").read_text())
+        self.exchange.model = ModelRef(path="global/0/1", digest=manifest["digest"])
+
+    def perform(self, task: ParticipantTask) -> None:
+        self._patch.setenv(TASK_ENV, encode_task(task))
+
+    def accept(self, number: int, accepted: Mapping[str, tuple[int, int]]) -> None:
+        """Publish the same model as the global one of a round, with these accepted so far."""
+        assert self.exchange.model is not None
+        before = self.exchange.root / self.exchange.model.path
+        folder = self.exchange.root / global_folder(number, 1)
+        folder.mkdir(parents=True)
+        for name in ("model.safetensors", "schema.json"):
+            (folder / name).write_bytes((before / name).read_bytes())
+        manifest = json.loads((before / "manifest.json").read_text())
+        manifest |= {"round": number, "last_accepted": dict(accepted)}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        self.exchange.model = replace(self.exchange.model, path=global_folder(number, 1))
+
+    def take_part(
+        self, number: int, attempt: int = 1, *, model: Any = None, by: Any = 1.0, **changes: Any
+    ) -> Iterator[Round]:
+        """Yield a round in which `by` is added to the model's "w"; it is submitted afterwards."""
+        model = model if model is not None else {"w": np.zeros(4, np.float32)}
+        self.perform(self.exchange.train(round=number, attempt=attempt, **changes))
+        for rnd in rounds(model):
+            model["w"] += by
+            yield rnd
+            rnd.submit(samples=1)
+
+    def train(self, number: int, attempt: int = 1, **kept: Any) -> dict[str, Any]:
+        """Take part in a round that leaves `kept`; what its state began with."""
+        began: dict[str, Any] = {}
+        for rnd in self.take_part(number, attempt):
+            began = dict(rnd.state)
+            rnd.state.update(kept)
+        return began
+
+
 @pytest.fixture
 def exchange(tmp_path: Path) -> Iterator[Exchange]:
     exchange = Exchange(tmp_path)
@@ -176,3 +232,8 @@ def exchange(tmp_path: Path) -> Iterator[Exchange]:
 @pytest.fixture
 def numpy_script() -> str:
     return NUMPY_SCRIPT
+
+
+@pytest.fixture
+def federation(exchange: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Federation:
+    return Federation(exchange, tmp_path, monkeypatch)

@@ -7,6 +7,7 @@ import numpy as np
 
 from fedtrain.errors import ContractError
 from fedtrain.layout import FLOATING, TensorFileError, dtype_name
+from fedtrain.proximal import ArrayProximal
 from fedtrain.schema import Schema, TensorSpec
 from fedtrain.weights import Array, Tiles, published_dtype, tile_starts
 
@@ -49,6 +50,9 @@ class ArrayWeights:
         for start, tile in base:
             local = flat[start : start + tile.size].astype(wide)
             yield start, (local - tile.astype(flat.dtype).astype(wide)).astype(np.float32)
+
+    def proximal(self, mu: float) -> ArrayProximal:
+        return ArrayProximal(self._arrays, mu)
 
 
 def _spec(name: str, array: Any) -> TensorSpec:

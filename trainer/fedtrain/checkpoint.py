@@ -6,7 +6,7 @@ unwrapped model are one model. Dtype and device of the module are kept; one tile
 host.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -79,8 +79,40 @@ class ModuleWeights:
             loaded = torch.from_numpy(tile).to(flat.device).to(flat.dtype)
             yield start, _numpy((local.to(wide) - loaded.to(wide)).to(torch.float32))
 
+    def proximal(self, mu: float) -> "TensorProximal":
+        return TensorProximal([self._tensors[spec.name] for spec in self.schema.tensors], mu)
+
     def _flat(self, name: str) -> Tensor:
         return self._tensors[name].detach().reshape(-1)
+
+
+class TensorProximal:
+    """FedProx's term for a module: over those parameters that were trainable when the round began.
+
+    The copies follow their parameters to another device.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], mu: float) -> None:
+        self.asked = False
+        self._mu = mu
+        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self._begin = [parameter.detach().clone() for parameter in self._parameters] if mu else []
+
+    def term(self) -> Tensor:
+        self.asked = True
+        device = self._parameters[0].device if self._parameters else None
+        total: Tensor = torch.zeros((), device=device)
+        for index, begin in enumerate(self._begin):
+            parameter = self._parameters[index]
+            if begin.device != parameter.device:
+                begin = self._begin[index] = begin.to(parameter.device)
+            wide = torch.promote_types(parameter.dtype, torch.float32)
+            total = total + (parameter - begin).to(wide).square().sum().to(device)
+        return total * (self._mu / 2)
+
+    def gradients(self) -> dict[str, Any]:
+        sentence = "rnd.proximal_gradients() is for arrays; use rnd.proximal_term() for torch"
+        raise ContractError("ModelUnsupported", sentence)
 
 
 def named_tensors(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Tensor, bool]]:

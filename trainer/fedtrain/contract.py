@@ -26,6 +26,12 @@ VERSION = "0.1.0"
 
 TASK_ENV = "FEDTRAIN_TASK"
 ROOT_ENV = "FEDTRAIN_ROOT"
+SCRATCH_ENV = "FEDTRAIN_SCRATCH"
+"""A folder of the participant's own, which outlives its pods if it has a claim for it."""
+
+SHARD_ENV = "JOB_COMPLETION_INDEX"
+"""Which shard of an aggregation a process is; Kubernetes sets it in the pods of Indexed Jobs."""
+
 MESSAGE_ENV = "FEDTRAIN_TERMINATION_LOG"
 """Where the termination message goes; Kubernetes' own default if unset."""
 
@@ -43,6 +49,12 @@ MESSAGE_LIMIT = 3 * 1024
 """Bytes; the kubelet keeps the *last* 4,096 of a termination message (container status)."""
 
 MODEL_FILE = "model.safetensors"
+MODEL_INDEX_FILE = "model.safetensors.index.json"
+"""Beside the shards of a model that is more than one file, as Hugging Face lays them out."""
+
+SERVER_FILE = "server.safetensors"
+"""The server's own state, beside the global model that it goes with."""
+
 UPDATE_FILE = "update.safetensors"
 RECEIPT_FILE = "receipt.json"
 SCHEMA_FILE = "schema.json"
@@ -87,7 +99,10 @@ class Role(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRef:
-    """A global model that counts: its folder relative to the root, and its digest."""
+    """A global model that counts: its folder relative to the root, and its digest.
+
+    digest: of the model's tensors; with a server state, "<the model's>+<the state's>".
+    """
 
     path: str
     digest: str
@@ -100,6 +115,7 @@ class ParticipantTask:
     role: INIT publishes `output/model.safetensors` and schema.json, untrained; TRAIN yields one
     round and publishes `output/update.safetensors`; EVALUATE measures `model`, publishes metrics.
     model: None only for INIT. deadline: seconds the operator allows from readiness on, or None.
+    codec: how the update is to travel, see `fedtrain.codecs`; None for fp32. proximal: FedProx's μ.
     """
 
     role: Role
@@ -113,6 +129,8 @@ class ParticipantTask:
     seed: int = 0
     parameters: Mapping[str, Any] = field(default_factory=dict)
     deadline: float | None = None
+    codec: Mapping[str, Any] | None = None
+    proximal: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +150,10 @@ class PrepareTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportTask:
-    """Publish the safetensors file at `source` (an absolute path in the container) as `output`."""
+    """Publish the safetensors at `source` (an absolute path in the container) as `output`.
+
+    source: a file, the index file of a sharded checkpoint, or a folder with either.
+    """
 
     role: Role = Role.INIT
     training: str
@@ -151,7 +172,10 @@ class AggregateTask:
     minimum: the fewest accepted updates. weight: "Samples", "Tokens" or "Uniform"; a participant's
     total is capped at weight_max. missing: participants whose termination message was lost and
     whose samples and digest the operator wants to learn. keep_globals and keep_updates: rounds
-    whose files survive the pruning after publication.
+    whose files survive the pruning after publication. strategy: its name and every parameter, in
+    the names of the API. norm_bound: L2 that every delta is scaled down to, or None. codec: how
+    updates travel. precision: "Float32", "Float64" or "Exact". shards: processes that share the
+    work, each told by `SHARD_ENV` which one it is.
     """
 
     role: Role = Role.AGGREGATE
@@ -163,7 +187,11 @@ class AggregateTask:
     output: str
     candidates: tuple[tuple[str, int], ...]
     minimum: int
-    strategy: str = "FedAvg"
+    strategy: Mapping[str, Any] = field(default_factory=lambda: {"name": "FedAvg"})
+    norm_bound: float | None = None
+    codec: Mapping[str, Any] | None = None
+    precision: str = "Float32"
+    shards: int = 1
     weight: str = "Samples"
     weight_max: int | None = None
     missing: tuple[str, ...] = ()
@@ -209,6 +237,7 @@ class Receipt:
 
     digest: of the published tensors (None after an evaluation). base: digest of the global model
     that the update is relative to, or that was evaluated. size: bytes of the safetensors file.
+    codec: how its parameters are encoded, as the task said it; None for fp32.
     """
 
     version: int = RECEIPT_VERSION
@@ -223,6 +252,7 @@ class Receipt:
     steps: int = 0
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
+    codec: Mapping[str, Any] | None = None
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
@@ -231,8 +261,7 @@ class Receipt:
     def from_json(cls, text: str) -> Self:
         """Raises ValueError, in one sentence, for anything that is not a receipt."""
         try:
-            document = json.loads(text)
-            receipt = cls(**document)
+            receipt = cls(**json.loads(text, object_pairs_hook=_once))
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"not a receipt: {error}") from error
         whole = (receipt.version, receipt.round, receipt.attempt, receipt.size, receipt.samples)
@@ -241,6 +270,13 @@ class Receipt:
         if receipt.version != RECEIPT_VERSION:
             raise ValueError(f"receipt version {receipt.version} is not {RECEIPT_VERSION}")
         return receipt
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("it says something twice")
+    return document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +320,17 @@ class Message:
             message=str(document.get("message", "")),
             result=result if isinstance(result, dict) else {},
         )
+
+
+def joined_digest(model: str, state: str | None) -> str:
+    """The digest of a global model together with that of the server state beside it, if any."""
+    return model if state is None else f"{model}+{state}"
+
+
+def parted_digest(digest: str) -> tuple[str, str | None]:
+    """(of the model, of the server state or None); undoes `joined_digest`."""
+    model, plus, state = digest.partition("+")
+    return model, state if plus else None
 
 
 def weight_of(samples: int, by: str, maximum: int | None) -> int:

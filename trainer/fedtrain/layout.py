@@ -123,7 +123,8 @@ def parse_header(text: bytes, data_size: int) -> tuple[dict[str, TensorInfo], di
     if not text.startswith(b"{"):
         raise TensorFileError("HeaderInvalid", "the header does not begin with '{'")
     try:
-        document = json.loads(text, object_pairs_hook=_unique)
+        # Decoded here, since json would take UTF-16 and UTF-32, which other readers do not.
+        document = json.loads(text.decode(), object_pairs_hook=_unique)
     except TensorFileError:
         raise
     except (ValueError, RecursionError) as error:

@@ -38,7 +38,9 @@ class Rejected:
 class Manifest:
     """training: its uid. n: the number of the aggregation. base: None for an initial model.
 
-    size: bytes of model.safetensors. counters: samples and bytes folded, elements of the model.
+    size: bytes of the model's files. strategy: its name and parameters. counters: samples and bytes
+    folded, elements of the model. last_accepted: participant → (round, attempt) of its last update
+    that was folded into this model or one before it.
     """
 
     version: int = VERSION
@@ -48,10 +50,11 @@ class Manifest:
     base: str | None
     digest: str
     size: int
-    strategy: str | None = None
+    strategy: Mapping[str, Any] | None = None
     accepted: tuple[Accepted, ...] = ()
     rejected: tuple[Rejected, ...] = ()
     counters: Mapping[str, int] = field(default_factory=dict)
+    last_accepted: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
@@ -63,8 +66,10 @@ class Manifest:
             document: dict[str, Any] = json.loads(text)
             document["accepted"] = tuple(Accepted(**entry) for entry in document["accepted"])
             document["rejected"] = tuple(Rejected(**entry) for entry in document["rejected"])
+            last = document.get("last_accepted", {})
+            document["last_accepted"] = {name: (int(r), int(n)) for name, (r, n) in last.items()}
             manifest = cls(**document)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a manifest: {error}") from error
         if manifest.version != VERSION:
             raise ValueError(f"manifest version {manifest.version} is not {VERSION}")

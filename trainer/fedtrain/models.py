@@ -5,6 +5,7 @@ from typing import Any
 
 from fedtrain.arrays import ArrayWeights
 from fedtrain.errors import ContractError
+from fedtrain.proximal import ArrayProximal, Proximal
 from fedtrain.weights import Weights
 
 
@@ -21,3 +22,12 @@ def weights_of(model: Any) -> Weights:
         "ModelUnsupported",
         f"rounds(model): a {kind} is neither a torch module nor a mapping of numpy arrays",
     )
+
+
+def without_term(model: Any) -> Proximal:
+    """The proximal term of a plain local run: zero, and nothing is asked of the model for it."""
+    if hasattr(model, "named_parameters"):
+        from fedtrain.checkpoint import TensorProximal
+
+        return TensorProximal([], mu=0)
+    return ArrayProximal(model if isinstance(model, Mapping) else {}, mu=0)

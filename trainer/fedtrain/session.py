@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from fedtrain import collective, errors, outcome, seeds
 from fedtrain.collective import Ranks
@@ -33,7 +33,9 @@ from fedtrain.contract import (
     decode_task,
 )
 from fedtrain.errors import ContractError, DataError, FedtrainError
-from fedtrain.models import weights_of
+from fedtrain.models import weights_of, without_term
+from fedtrain.proximal import UNUSED, Proximal
+from fedtrain.state import State
 from fedtrain.store import Store, Submission
 from fedtrain.weights import Weights
 
@@ -41,6 +43,7 @@ MOST_SAMPLES = 2**53
 """The aggregator's weights are doubles, which hold every whole number up to here."""
 
 Evaluate = Callable[[Any], Mapping[str, Any]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +52,9 @@ class Round:
 
     number: counts from 1. parameters: `spec.parameters`, read-only. deadline: seconds that the
     operator allows from the pods' readiness on, or None. seed: the same on all ranks, different
-    for each round and participant; use it for the order of the data.
+    for each round and participant; use it for the order of the data. state: a mapping of names to
+    arrays, tensors or JSON values, given back from this participant's last *accepted* round; every
+    rank may set it, rank 0's is saved with the submit, and all ranks begin with the same.
     """
 
     number: int
@@ -57,6 +62,8 @@ class Round:
     parameters: Mapping[str, Any]
     seed: int
     deadline: float | None
+    state: State
+    _proximal: Proximal = field(repr=False)
     _submit: Callable[[Submission | FedtrainError], None] = field(repr=False)
     _entered: float = field(repr=False, default_factory=time.monotonic)
 
@@ -79,6 +86,20 @@ class Round:
         except FedtrainError as error:
             told = error
         self._submit(told)
+
+    def proximal_term(self) -> Any:
+        """FedProx's μ/2·‖w − w_t‖² over the trainable parameters of a torch model, for the loss:
+
+            loss = criterion(model(x), y) + rnd.proximal_term()
+
+        A scalar tensor with a gradient; zero, and free, unless the strategy is FedProx (Li et al.
+        2020, see `fedtrain.proximal`). Under DDP every rank adds the whole of it.
+        """
+        return self._proximal.term()
+
+    def proximal_gradients(self) -> dict[str, Any]:
+        """The same for numpy arrays: {name: μ (w − w_t)}, to be added to their gradients."""
+        return self._proximal.gradients()
 
 
 def rounds(
@@ -130,16 +151,22 @@ class Session:
     ranks: Ranks
     weights: Weights
     submitted: bool = False
+    state: State = field(default_factory=State)
 
     def train(self) -> Iterator[Round]:
         """Yield the round, and insist that it was submitted."""
         task = self.store.task
+        # Rank 0 reads it for all: of several nodes' scratch, its own is where it was saved.
+        self.state = self.together(lambda: self.store.memory().state())
+        proximal = self.weights.proximal(task.proximal)
         rnd = Round(
             number=task.round,
             participant=task.participant,
             parameters=MappingProxyType(dict(task.parameters)),
             seed=seeds.derive(task.seed, task.round, task.participant),
             deadline=task.deadline,
+            state=self.state,
+            _proximal=proximal,
             _submit=self.submit,
         )
         try:
@@ -150,6 +177,8 @@ class Session:
             raise
         if not self.submitted:
             self.submit(_no_submit())
+        if task.proximal and not proximal.asked and self.ranks.rank == 0:
+            _say(UNUSED)
 
     def submit(self, told: Submission | FedtrainError) -> None:
         """Compare what the ranks say, and publish on rank 0; collective."""
@@ -157,7 +186,7 @@ class Session:
             raise ContractError("SubmittedTwice", "rnd.submit(...) was called twice in one round")
         self.submitted = True
         submission = agree(self.ranks.gather(told), self.ranks.rank)
-        self.together(lambda: self.store.publish_update(self.weights, submission))
+        self.together(lambda: self.store.publish_update(self.weights, submission, self.state))
 
     def evaluate(self, model: Any, evaluate: Evaluate | None) -> None:
         """Measure the global model on every rank; rank 0's metrics are what counts."""
@@ -171,18 +200,20 @@ class Session:
         )
         self.together(lambda: self.store.publish_evaluation(submission))
 
-    def together(self, publish: Callable[[], str]) -> None:
-        """Publish on rank 0 and tell all ranks how it went; they raise the same error."""
+    def together(self, act: Callable[[], T]) -> T:
+        """Do it on rank 0 and tell all ranks what came of it; they raise the same error."""
         failed: tuple[int, str, str] | None = None
         mine: BaseException | None = None
+        result: T | None = None
         if self.ranks.rank == 0:
             try:
-                publish()
+                result = act()
             except FedtrainError as error:
                 mine, failed = error, (int(error.exit), error.reason, str(error))
-        failed = self.ranks.tell(failed)
+        failed, told = self.ranks.tell((failed, result))
         if failed is not None:
             raise mine or errors.of(*failed)
+        return cast(T, told)
 
 
 def agree(told: list[Any], rank: int) -> Submission:
@@ -274,6 +305,8 @@ def _plain(model: Any, evaluate: Evaluate | None) -> Iterator[Round]:
         parameters=MappingProxyType({}),
         seed=seeds.derive(0, 1, "local"),
         deadline=None,
+        state=State(),
+        _proximal=without_term(model),
         _submit=submit,
     )
     if evaluate is not None:

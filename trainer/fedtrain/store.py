@@ -10,13 +10,13 @@ import errno
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from fedtrain import publication
+from fedtrain import codecs, publication
 from fedtrain.contract import (
     MANIFEST_FILE,
     MODEL_FILE,
@@ -27,13 +27,17 @@ from fedtrain.contract import (
     ParticipantTask,
     Receipt,
     Role,
+    parted_digest,
 )
 from fedtrain.errors import ContractError, DataError, ExchangeError, TryAgain
 from fedtrain.layout import TensorFileError
 from fedtrain.manifest import Manifest
+from fedtrain.memory import Memory, Saving
+from fedtrain.modelfiles import ModelFiles, open_model
 from fedtrain.schema import Schema, TensorSpec
-from fedtrain.tensorfile import Digest, TensorFile, TensorWriter, bytes_of, read_text, tensor_tiles
-from fedtrain.weights import Array, Weights
+from fedtrain.state import State
+from fedtrain.tensorfile import Digest, TensorWriter, bytes_of, read_text, tensor_tiles
+from fedtrain.weights import Array, Weights, runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,14 +106,39 @@ class Store:
             )
             return new.commit(manifest.to_json(), {SCHEMA_FILE: schema.to_json()})
 
-    def publish_update(self, weights: Weights, submission: Submission) -> str:
-        """Publish local minus global, integers as they are; the receipt that counts.
+    def memory(self) -> Memory:
+        """What this participant keeps, as its last accepted update left it.
 
-        Raises DataError (NotFinite) naming the tensor, and ExchangeError if there is no room.
+        Raises ExchangeError (ExchangeUnreadable), TryAgain (BaseUnreadable).
         """
+        text = publication.readable(self.root / self._model.path, MANIFEST_FILE)
+        if text is None:  # a model from elsewhere, into which nobody's update was folded
+            return Memory.of(self.task, None)
+        try:
+            last_accepted = Manifest.from_json(text).last_accepted
+        except ValueError as error:
+            raise TryAgain("BaseUnreadable", f"{self._model.path}: {error}") from error
+        return Memory.of(self.task, last_accepted.get(self.task.participant))
+
+    def publish_update(
+        self, weights: Weights, submission: Submission, state: State | None = None
+    ) -> str:
+        """Save the state, then publish local minus global, integers as they are.
+
+        The answer is the receipt that counts. Raises DataError (NotFinite) naming the tensor,
+        ExchangeError if there is no room, TryAgain if the state cannot be saved.
+        """
+        codec = self._codec()
+        feedback = codec is not None and codec.feedback
         moved = False
-        with _told_as_ours(), publication.Publication(self.output) as new, self._base() as base:
-            with TensorWriter(new.path / UPDATE_FILE, base.schema.layout()) as file:
+        with (
+            _told_as_ours(),
+            publication.Publication(self.output) as new,
+            self._base() as base,
+            Saving(self.memory(), base.schema, feedback=feedback) as saving,
+        ):
+            layout = codecs.update_schema(base.schema, codec).layout()
+            with TensorWriter(new.path / UPDATE_FILE, layout) as file:
                 for spec in base.schema.tensors:
                     tiles = base.tiles(spec.name)
                     if spec.kind == "integer":
@@ -118,15 +147,22 @@ class Store:
                         changed = weights.values(spec.name)
                     else:
                         changed = weights.deltas(spec.name, tiles)
-                    for start, tile in changed:
-                        file.write(spec.name, start, _finite(spec, tile))
+                    own = codec if spec.kind == "parameter" else None
+                    for start, tile in runs(changed, own.unit if own else None):
                         moved = moved or (spec.kind != "integer" and bool(tile.any()))
+                        if own is None:
+                            file.write(spec.name, start, _finite(spec, tile))
+                        else:
+                            _write_encoded(file, own, saving, spec, start, tile)
                 digest = file.digest()
             base.verify()
             if not moved:
                 # Legal, but nearly always a script that trained a copy.
                 print(f"fedtrain: {UNMOVED}", file=sys.stderr, flush=True)
             receipt = self._receipt(submission, digest, file.size)
+            if codec is not None:
+                receipt = replace(receipt, codec=codec.document)
+            saving.commit(state if state is not None else State())
             return new.commit(receipt.to_json())
 
     def publish_evaluation(self, submission: Submission) -> str:
@@ -156,12 +192,18 @@ class Store:
             raise ContractError("BadTask", f"a task to {self.task.role} names no global model")
         return self.task.model
 
+    def _codec(self) -> codecs.Codec | None:
+        try:
+            return codecs.codec(self.task.codec)
+        except ValueError as error:
+            raise ContractError("BadTask", str(error)) from error
+
     def _base(self) -> "Base":
         """The task's global model, opened. Raises TryAgain (BaseUnreadable)."""
         folder = self.root / self._model.path
         try:
             schema = Schema.from_json(read_text(folder / SCHEMA_FILE))
-            file = TensorFile.open(folder / MODEL_FILE)
+            file = open_model(folder)
         except (OSError, ValueError) as error:
             raise TryAgain("BaseUnreadable", f"{self._model.path}: {error}") from error
         return Base(file, schema, self._model)
@@ -170,7 +212,7 @@ class Store:
 class Base:
     """The global model being read, a context manager; what is read is remembered as hashes."""
 
-    def __init__(self, file: TensorFile, schema: Schema, model: ModelRef) -> None:
+    def __init__(self, file: ModelFiles, schema: Schema, model: ModelRef) -> None:
         self.schema = schema
         self._file = file
         self._model = model
@@ -203,9 +245,9 @@ class Base:
 
     def verify(self) -> None:
         """Raises TryAgain unless everything was read and is what the task names."""
-        digest = self._digest.hexdigest()
-        if digest != self._model.digest:
-            sentence = f"{self._model.path} has digest {digest}, not {self._model.digest}"
+        digest, (wanted, _) = self._digest.hexdigest(), parted_digest(self._model.digest)
+        if digest != wanted:
+            sentence = f"{self._model.path} has digest {digest}, not {wanted}"
             raise TryAgain("BaseDigestMismatch", sentence)
 
 
@@ -241,6 +283,26 @@ def _finite(spec: TensorSpec, tile: Array) -> Array:
             "at the data",
         )
     return tile
+
+
+def _write_encoded(
+    file: TensorWriter,
+    codec: codecs.Codec,
+    saving: Saving,
+    spec: TensorSpec,
+    start: int,
+    deltas: Array,
+) -> None:
+    """Write a run of a parameter in its parts, and leave what they do not say for the next time."""
+    wanted = _finite(spec, saving.with_residual(spec.name, start, deltas))
+    parts = codec.encode(wanted)
+    # A codec may round the largest numbers to infinity: what is sent is what has to be finite.
+    sent = _finite(spec, codecs.widened(codec.decode(parts, wanted.size)))
+    for number, (part, values) in enumerate(zip(codec.parts(spec.shape), parts, strict=True)):
+        first, _ = codec.part_range(number, start, start + wanted.size)
+        file.write(spec.name + part.suffix, first, values)
+    if saving.feedback:
+        saving.leave(spec.name, start, wanted - sent)
 
 
 @contextlib.contextmanager

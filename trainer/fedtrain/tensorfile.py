@@ -14,13 +14,14 @@ import os
 import stat
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
 
+from fedtrain import pagecache
 from fedtrain.contract import TILE_BYTES
 from fedtrain.digest import Digest, tensor_tiles, tile_count
 from fedtrain.layout import (
@@ -276,19 +277,36 @@ class TensorWriter:
             else:
                 self._running[key] = running, reached
 
+    def write_out(self, name: str, start: int, stop: int) -> None:
+        """Begin to write these elements to the disk; `close` waits for it."""
+        info = self._infos[name]
+        item = numpy_dtype(info.dtype).itemsize
+        begin = self._data_begin + info.begin + start * item
+        pagecache.write_out(self._fd, begin, (stop - start) * item)
+
     def digest(self) -> str:
         """The digest of the whole file. Raises ValueError if a tile was never written to."""
         digest = Digest()
-        for info in self._infos.values():
-            item = numpy_dtype(info.dtype).itemsize
-            for index, start, stop in tensor_tiles(info):
-                if start < stop and (info.name, index) not in self._hashes:
-                    raise ValueError(f"{info.name}: elements from {start} on were never written")
-                sha256 = self._hashes.get((info.name, index))
-                if sha256 is None:
-                    sha256 = self._read_back(info.begin + start * item, (stop - start) * item)
-                digest.update(info.name, info.dtype, info.shape, index, sha256)
+        for name, tiles in self.tiles().items():
+            info = self._infos[name]
+            for index in range(len(tiles) // 32):
+                sha256 = tiles[32 * index : 32 * index + 32]
+                digest.update(name, info.dtype, info.shape, index, sha256)
         return digest.hexdigest()
+
+    def tiles(self) -> dict[str, bytes]:
+        """By tensor the sha256 of its tiles, 32 bytes each. Raises ValueError as `digest` does."""
+        return {info.name: b"".join(self._tiles(info)) for info in self._infos.values()}
+
+    def _tiles(self, info: TensorInfo) -> Iterator[bytes]:
+        item = numpy_dtype(info.dtype).itemsize
+        for index, start, stop in tensor_tiles(info):
+            if start < stop and (info.name, index) not in self._hashes:
+                raise ValueError(f"{info.name}: elements from {start} on were never written")
+            sha256 = self._hashes.get((info.name, index))
+            if sha256 is None:
+                sha256 = self._read_back(info.begin + start * item, (stop - start) * item)
+            yield sha256
 
     def _read_back(self, offset: int, length: int) -> bytes:
         tile = hashlib.sha256()

@@ -12,6 +12,7 @@ import numpy as np
 
 from fedtrain.contract import TILE_BYTES
 from fedtrain.layout import FLOATING
+from fedtrain.proximal import Proximal
 from fedtrain.schema import Schema
 
 Array = np.ndarray[Any, Any]
@@ -43,11 +44,30 @@ class Weights(Protocol):
         value, so that a step too small for bf16 is zero and not minus the rounding error.
         """
 
+    def proximal(self, mu: float) -> Proximal:
+        """FedProx's term around the values that the model has now."""
+
 
 def tile_starts(count: int) -> Iterator[tuple[int, int]]:
     """(start, stop) of each tile of a tensor of `count` elements; none for an empty one."""
     for start in range(0, count, TILE):
         yield start, min(start + TILE, count)
+
+
+def runs(tiles: Tiles, unit: int | None) -> Iterator[tuple[int, Array]]:
+    """The same values in pieces that begin at multiples of `unit` elements; None: as they come."""
+    if unit is None:
+        yield from tiles
+        return
+    begin, rest = 0, np.zeros(0, np.float32)
+    for _, tile in tiles:
+        values = np.concatenate([rest, tile]) if rest.size else tile
+        whole = values.size - values.size % unit
+        if whole:
+            yield begin, values[:whole]
+        begin, rest = begin + whole, values[whole:]
+    if rest.size:
+        yield begin, rest
 
 
 def published_dtype(name: str, dtype: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pydantic
 import pydantic_core
 
-from fedoperator.api import API_VERSION, crd, rules, sentences
+from fedoperator.api import API_VERSION, changes, crd, rules, sentences
 from fedoperator.api.base import NAME_LIMIT, Name
 from fedoperator.api.sentences import Path
 from fedoperator.api.trainer import TrainerFields
@@ -147,6 +147,7 @@ def _across(spec: TrainingSpec) -> Iterator[Problem]:
             yield Problem(f"spec.{rule.field}", value, rule.sentence(spec))
     yield from _parameters(spec)
     yield from _mounts(spec)
+    yield from _shared_scratch(spec)
 
 
 def _parameters(spec: TrainingSpec) -> Iterator[Problem]:
@@ -185,6 +186,20 @@ def _shared_path(trainer: TrainerFields, participant: Participant | None) -> str
     return next((path for path in paths if paths.count(path) > 1), None)
 
 
+def _shared_scratch(spec: TrainingSpec) -> Iterator[Problem]:
+    """One claim as the scratch of two; CEL would have to compare all pairs."""
+    first: dict[str, int] = {}
+    for index, participant in enumerate(spec.participants):
+        if participant.scratch is None:
+            continue
+        claim = participant.scratch.claim_name
+        before = first.setdefault(claim, index)
+        if before != index:
+            remedy = f"is the scratch of participants[{before}] already; give each one of its own"
+            field = f"spec.participants[{index}].scratch.claimName"
+            yield Problem(field, claim, f"{claim} {remedy}")
+
+
 def _exchange_mounted(spec: TrainingSpec, document: dict[str, Any]) -> Iterator[Problem]:
     metadata = document.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
@@ -209,5 +224,5 @@ def _changed(old: dict[str, Any] | None, new: TrainingSpec) -> Iterator[Problem]
     except pydantic.ValidationError:
         # Stored before a change of the schema; whatever repairs it is welcome.
         return
-    for field, sentence in rules.changes(before, new):
+    for field, sentence in changes.refused(before, new):
         yield Problem(field, None, sentence)

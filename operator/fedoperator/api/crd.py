@@ -14,7 +14,7 @@ import yaml
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from fedoperator.api import GROUP, VERSION, base, round, rules, status, training
+from fedoperator.api import GROUP, VERSION, base, changes, round, rules, status, training
 
 Schema = dict[str, Any]
 
@@ -74,7 +74,7 @@ def spec_schema() -> Schema:
 def training_crd() -> Schema:
     transitions = [
         {"rule": cel, "message": sentence, "fieldPath": f".{field}"}
-        for field, cel, sentence in rules.transitions()
+        for field, cel, sentence in changes.transitions()
     ]
     root = {
         **_root(training.TrainingSpec.__doc__),
@@ -136,6 +136,8 @@ def _structural(node: Schema, definitions: dict[str, Schema], *, defaults: bool)
         node["enum"] = [node.pop("const")]
     if "exclusiveMinimum" in node:
         node["minimum"], node["exclusiveMinimum"] = node["exclusiveMinimum"], True
+    if "exclusiveMaximum" in node:
+        node["maximum"], node["exclusiveMaximum"] = node["exclusiveMaximum"], True
     if "description" in node:
         node["description"] = _flowing(node["description"])
     if "properties" in node:

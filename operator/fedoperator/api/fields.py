@@ -24,7 +24,7 @@ ObjectName = Annotated[
 RelativePath = Annotated[
     str,
     Field(
-        pattern="^([^./]|[.][^./])[^/]*(/([^./]|[.][^./])[^/]*)*$",
+        pattern="^([^./]|[.][^./])[^/]*(/([^./]|[.][^./])[^/]*)*/?$",
         min_length=1,
         max_length=1024,
         title="relative path without . and ..",
@@ -68,7 +68,10 @@ Quantity = Annotated[
     ),
 ]
 
-RESERVED_PATHS = (contract.MOUNT, "/tmp")  # noqa: S108 - a path in containers
+SCRATCH_PATH = "/scratch"
+"""Where a participant's containers see its scratch."""
+
+RESERVED_PATHS = (contract.MOUNT, "/tmp", SCRATCH_PATH)  # noqa: S108 - a path in containers
 MountPath = Annotated[
     str,
     Field(
@@ -81,7 +84,8 @@ MountPath = Annotated[
 
 
 def free_path() -> Rule:
-    """A mount must not hide the exchange or the pod's own scratch space."""
+    """A mount must not hide the exchange or where the pod's own files are."""
+    reserved = f"{', '.join(RESERVED_PATHS[:-1])} or {RESERVED_PATHS[-1]}"
     cel = " && ".join(
         f"self.mountPath != '{path}' && !self.mountPath.startsWith('{path}/')"
         for path in RESERVED_PATHS
@@ -92,7 +96,7 @@ def free_path() -> Rule:
         holds=lambda mount: (
             not any(f"{mount.mount_path}/".startswith(f"{path}/") for path in RESERVED_PATHS)
         ),
-        says=f"{{0}} hides {' or '.join(RESERVED_PATHS)}, which fedtrain uses; use another path",
+        says=f"{{0}} hides {reserved}, which fedtrain uses; use another path",
         values=(("self.mountPath", lambda mount: mount.mount_path),),
     )
 

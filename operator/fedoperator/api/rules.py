@@ -6,9 +6,12 @@ Rules about one object stand at its model. What CEL cannot afford at 1,000 parti
 
 from collections.abc import Iterator
 
+from pydantic.alias_generators import to_camel
+
 from fedoperator.api.base import NAME_LIMIT, NAME_PATTERN, Rule
+from fedoperator.api.strategy import COORDINATEWISE, DEFAULTS, MINIMUMS
 from fedoperator.api.trainer import TrainerFields
-from fedoperator.api.training import Participant, TrainingSpec
+from fedoperator.api.training import TrainingSpec
 
 
 def _participants(spec: TrainingSpec) -> int:
@@ -58,6 +61,16 @@ def _at_most_everybody(field: str, cannot: str) -> Rule:
     )
 
 
+def _rule_needs() -> str:
+    """CEL: the fewest updates for which the strategy is defined, as `Strategy.minimum` says it."""
+    needs = "1"
+    for name, (factor, parameter, more) in MINIMUMS.items():
+        field, default = f"self.strategy.{to_camel(parameter)}", DEFAULTS[name][parameter]
+        given = f"{factor} * (has({field}) ? {field} : {default}) + {more}"
+        needs = f"(self.strategy.name == '{name}' ? {given} : {needs})"
+    return needs
+
+
 SPEC = (
     _given_by_all("image"),
     _given_by_all("command"),
@@ -75,6 +88,45 @@ SPEC = (
         holds=lambda spec: spec.quorum.minimum > _participants(spec) or _can_be_invited(spec),
         says="{0} is more than a round invites; raise selection.minimum to {0}, or lower this",
         values=(("self.quorum.minimum", lambda spec: spec.quorum.minimum),),
+    ),
+    Rule(
+        field="quorum.minimum",
+        cel=f"self.quorum.minimum >= {_rule_needs()}",
+        holds=lambda spec: spec.quorum.minimum >= spec.strategy.minimum,
+        says="{0} is too few for {1} with the parameters of spec.strategy; use {2} or more",
+        values=(
+            ("self.quorum.minimum", lambda spec: spec.quorum.minimum),
+            ("self.strategy.name", lambda spec: spec.strategy.name),
+            (_rule_needs(), lambda spec: spec.strategy.minimum),
+        ),
+    ),
+    Rule(
+        field="aggregation.precision",
+        cel=(
+            "self.aggregation.precision != 'Exact' || "
+            f"!(self.strategy.name in {list(COORDINATEWISE)})"
+        ),
+        holds=lambda spec: (
+            spec.aggregation.precision != "Exact" or spec.strategy.name not in COORDINATEWISE
+        ),
+        says="Exact is a way to form sums, and {0} forms none; use Float32 or Float64",
+        values=(("self.strategy.name", lambda spec: spec.strategy.name),),
+    ),
+    Rule(
+        field="compression.codec",
+        cel=(
+            "!has(self.compression) || self.compression.codec != 'TopK' || "
+            "self.participants.all(p, has(p.scratch))"
+        ),
+        holds=lambda spec: (
+            spec.compression is None
+            or spec.compression.codec != "TopK"
+            or all(participant.scratch is not None for participant in spec.participants)
+        ),
+        says=(
+            "TopK keeps for later rounds what an update leaves out (error feedback), and needs a "
+            "place for it; give every participant a scratch, or use Int8"
+        ),
     ),
     Rule(
         field="evaluation.by",
@@ -124,6 +176,8 @@ def exchange_mounts(spec: TrainingSpec, training: str) -> Iterator[str]:
     for index, participant in enumerate(spec.participants):
         if participant.data is not None and participant.data.claim_name == claim:
             yield f"participants[{index}].data.claimName"
+        if participant.scratch is not None and participant.scratch.claim_name == claim:
+            yield f"participants[{index}].scratch.claimName"
         if participant.trainer is not None:
             trainers.append((f"participants[{index}].trainer", participant.trainer))
     for field, trainer in trainers:
@@ -158,50 +212,8 @@ ROOT = (
     _no_exchange(
         "spec.participants",
         "self.spec.participants.all(p, (!has(p.data) || p.data.claimName != claim) && "
+        "(!has(p.scratch) || p.scratch.claimName != claim) && "
         f"(!has(p.trainer) || {_volumes('p.trainer')}))",
     ),
 )
 """Of the whole object: what the name takes part in."""
-
-FIXED = ("strategy", "selection", "weight", "model", "parameters", "exchange", "seed", "security")
-"""Fields of a spec whose change would make another training of it."""
-
-IS_FIXED = "is fixed once the training has started; undo the change, or make another training"
-WHILE_SUSPENDED = "changes only while suspended; set suspend: true with the change, then false"
-PARTICIPANT_SUSPENDED = (
-    "those that are there already change only while suspended; "
-    "set suspend: true with the change, then false"
-)
-
-
-def transitions() -> Iterator[tuple[str, str, str]]:
-    """(field, CEL over self and oldSelf at the root, sentence): what may change after the start."""
-    # Of spec.parameters, which has no schema, the API server does not see that a name was
-    # exchanged for another (1.37: it compares only names that both sides have); `changes` does.
-    before = "!has(oldSelf.status) || !has(oldSelf.status.round)"
-    for name in FIXED:
-        field = f"spec.{name}"
-        yield field, f"{before} || self.{field} == oldSelf.{field}", IS_FIXED
-    before += " || self.spec.suspend"
-    unchanged = "self.spec.trainer == oldSelf.spec.trainer"
-    yield "spec.trainer", f"{before} || {unchanged}", WHILE_SUSPENDED
-    # The sum of two lists keyed by name keeps the later of two entries of one name, and equality
-    # ignores the order: so the sums differ only where somebody in both lists changed. Linear,
-    # where looking up each name in the other list is not affordable.
-    new, old = "self.spec.participants", "oldSelf.spec.participants"
-    yield "spec.participants", f"{before} || {new} + {old} == {old} + {new}", PARTICIPANT_SUSPENDED
-
-
-def changes(old: TrainingSpec, new: TrainingSpec) -> Iterator[tuple[str, str]]:
-    """(field, sentence) of what a started training does not let go; `transitions` in Python."""
-    for name in FIXED:
-        if getattr(old, name) != getattr(new, name):
-            yield f"spec.{name}", IS_FIXED
-    if new.suspend:
-        return
-    if old.trainer != new.trainer:
-        yield "spec.trainer", WHILE_SUSPENDED
-    before: dict[str, Participant] = {p.name: p for p in old.participants}
-    for index, participant in enumerate(new.participants):
-        if before.get(participant.name, participant) != participant:
-            yield f"spec.participants[{index}]", f"{participant.name} {WHILE_SUSPENDED}"

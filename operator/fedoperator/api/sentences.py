@@ -86,7 +86,7 @@ def _fault(kind: str, schema: Schema) -> str:
     """A field that has a word of its own says it; 0 is a whole number, but may be too small."""
     if "title" not in schema and kind in ("greater_than", "greater_than_equal"):
         return "is too small"
-    if "title" not in schema and kind == "less_than_equal":
+    if "title" not in schema and kind in ("less_than", "less_than_equal"):
         return "is too large"
     return f"is not {_noun(schema)}"
 
@@ -139,7 +139,9 @@ def _bounds(size: float, schema: Schema, *what: str) -> str:
         if schema.get("exclusiveMinimum"):
             return f"use more than {least}"
         return f"use {least}{unit} or more"
-    if most is not None and size > most:
+    if most is not None and (size >= most if schema.get("exclusiveMaximum") else size > most):
+        if schema.get("exclusiveMaximum"):
+            return f"use less than {most}"
         return f"use {most}{unit} or less"
     return f"use {least} to {most}, whole"
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from fedoperator.api.base import KEYED_BY_NAME, WHOLE, Model, Name, Rule, Short
+from fedoperator.api.base import ATOMIC, KEYED_BY_NAME, WHOLE, Model, Name, Rule, Short
 from fedoperator.api.fields import (
     MountPath,
     ObjectName,
@@ -168,7 +168,7 @@ class Volume(Model):
     """Unique in its list."""
 
     mount_path: MountPath
-    """In the container; not below /fedtrain or /tmp."""
+    """In the container; not below /fedtrain, /tmp or /scratch."""
 
     sub_path: RelativePath | None = None
     """Only this folder or file of the volume."""
@@ -260,9 +260,7 @@ class Trainer(TrainerFields):
 class TrainerOverride(TrainerFields):
     """What this participant does differently; a list or map given here replaces the default's."""
 
-    # One owner for all of it: at 1,000 participants, who owns which environment variable of whom
-    # would take more room in etcd than the training.
-    model_config = ConfigDict(json_schema_extra={"x-kubernetes-map-type": "atomic"})
+    model_config = ConfigDict(json_schema_extra=ATOMIC)
 
 
 def merged(default: TrainerFields, override: TrainerFields | None) -> TrainerFields:

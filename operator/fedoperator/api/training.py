@@ -3,10 +3,12 @@
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_serializer
+from pydantic import ConfigDict, Field, model_serializer
 from pydantic.alias_generators import to_camel
 
+from fedoperator.api.aggregation import Aggregation, Compression
 from fedoperator.api.base import (
+    ATOMIC,
     KEYED_BY_NAME,
     WHOLE,
     Duration,
@@ -26,6 +28,7 @@ from fedoperator.api.fields import (
     free_path,
 )
 from fedoperator.api.status import TrainingStatus
+from fedoperator.api.strategy import Strategy
 from fedoperator.api.trainer import Trainer, TrainerFields, TrainerOverride, merged
 
 KIND = "FederatedTraining"
@@ -58,13 +61,6 @@ class Stop(Model):
 
     mode: Literal["Max", "Min"] = "Max"
     """Whether more or less of the metric is better."""
-
-
-class Strategy(Model):
-    """How the accepted updates become the next global model."""
-
-    name: Literal["FedAvg"] = "FedAvg"
-    """FedAvg: the weighted mean (McMahan et al. 2017, Algorithm 1)."""
 
 
 class Selection(Model):
@@ -116,6 +112,8 @@ class Weight(Model):
 class Data(Model):
     """The participant's own data, mounted read-only."""
 
+    model_config = ConfigDict(json_schema_extra=ATOMIC)
+
     rules = (free_path(),)
 
     claim_name: ObjectName
@@ -123,6 +121,16 @@ class Data(Model):
 
     mount_path: MountPath = "/data"
     """In the participant's containers."""
+
+
+class Scratch(Model):
+    """The participant's own folder, mounted at /scratch: what stays with it between rounds."""
+
+    model_config = ConfigDict(json_schema_extra=ATOMIC)
+
+    claim_name: ObjectName
+    """Of a PersistentVolumeClaim in the namespace of the training, of this participant alone; all
+    its pods mount it at the same time."""
 
 
 class Participant(Model):
@@ -137,13 +145,16 @@ class Participant(Model):
     data: Data | None = None
     """What it trains on; never leaves its pods."""
 
+    scratch: Scratch | None = None
+    """Where rnd.state outlives its pods; if left out, it goes with them."""
+
 
 class Init(Model):
     """Start from the weights that the script itself builds (at the first participant)."""
 
 
 class InitialModel(Model):
-    """Where global/0 comes from: the script's own untrained weights, or a safetensors file."""
+    """Where global/0 comes from: the script's own untrained weights, or safetensors."""
 
     rules = (
         Rule(
@@ -163,7 +174,8 @@ class InitialModel(Model):
     """Of a PersistentVolumeClaim in the namespace of the training."""
 
     path: RelativePath | None = None
-    """Of a safetensors file, relative to the claim's root."""
+    """Of a safetensors file, of the index file of a sharded checkpoint, or of a folder that holds
+    either, relative to the claim's root."""
 
 
 class Exchange(Model):
@@ -255,6 +267,8 @@ class TrainingSpec(Model):
     selection: Selection = Selection()
     quorum: Quorum = Quorum()
     weight: Weight = Weight()
+    aggregation: Aggregation = Aggregation()
+    compression: Compression | None = None
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     """Counted failures allowed per participant and round."""
 

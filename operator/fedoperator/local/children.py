@@ -86,6 +86,7 @@ class Children:
             identity=workload.identity,
             name=name,
             uid=str(uuid.uuid4()),
+            nodes=workload.nodes,
             created_at=timestamp(datetime.now(UTC)),
         )
         self._queued[name] = Queued(child=child, workload=workload)

@@ -4,6 +4,7 @@ training.yaml               the training as applied: uid, generation, spec
 status.yaml                 its status; globalModel.path is relative to exchange/
 rounds/<name>.yaml          the FederatedRounds
 exchange/                   the root of the exchange's claim
+scratch/<participant>/      what a participant keeps between rounds
 children/<workload>/        child.json, and the nodes' termination messages
 logs/<workload>.log         what the processes wrote
 """
@@ -49,6 +50,9 @@ class Folder:
     @property
     def children(self) -> Path:
         return self.root / "children"
+
+    def scratch(self, participant: str) -> Path:
+        return self.root / "scratch" / participant
 
     @property
     def logs(self) -> Path:

@@ -42,12 +42,17 @@ class Machine:
             arguments = [sys.executable, "-P", "-m", "fedtrain.launch", "--", *command]
             environment = inherited() | _own(trainer) | _rendezvous()
         environment |= jobs.environment(workload, root) | {"HOME": os.path.expanduser("~")}
+        if workload.has_scratch:
+            scratch = self.folder.scratch(workload.identity.participant)
+            scratch.mkdir(parents=True, exist_ok=True)
+            environment[contract.SCRATCH_ENV] = str(scratch)
         return [
             Command(
                 arguments=arguments,
                 environment=environment
                 | {
                     "PET_NODE_RANK": str(node),
+                    contract.SHARD_ENV: str(node),
                     contract.MESSAGE_ENV: str(self.message(workload.name, node)),
                 },
                 folder=self.scripts if trainer is not None else self.folder.root,
@@ -88,6 +93,8 @@ class Machine:
             for name in trainer.to_dict()
             if name not in ("command", "args", "env", "nodes", "processesPerNode")
         }
+        if spec.aggregation.resources is not None:
+            ignored.add("aggregation.resources")
         if ignored:
             names = ", ".join(sorted(ignored))
             yield f"processes stand in for pods, and nothing reads {names}"

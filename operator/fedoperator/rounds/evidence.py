@@ -103,12 +103,13 @@ def _with_verdicts(look: Look, number: int, status: RoundStatus) -> RoundStatus:
     if aggregation.state != "Reported":
         return status
     folder = contract.global_folder(number, aggregation.attempt)
+    file = contract.MODEL_INDEX_FILE if child is not None and child.nodes > 1 else None
     return status.model_copy(
         update={
             "phase": "Published",
             "published_at": look.now,
             "participants": _weighted(look.training, status, rejected, result),
-            "global_model": global_model(look.training, number, folder, aggregation.digest),
+            "global_model": global_model(look.training, number, folder, aggregation.digest, file),
             "measured": results.measured(result),
         }
     )
@@ -153,7 +154,11 @@ def _weighted(
     ]
 
 
-def global_model(training: Training, number: int, folder: str, digest: str | None) -> GlobalModel:
+def global_model(
+    training: Training, number: int, folder: str, digest: str | None, file: str | None = None
+) -> GlobalModel:
+    """What was published in the folder. file: its name there, if not that of a single file."""
     assert digest is not None, "a result without a digest was no success"
     root = contract.training_folder(training.name, training.uid)
-    return GlobalModel(round=number, path=f"{root}/{folder}/{contract.MODEL_FILE}", digest=digest)
+    path = f"{root}/{folder}/{file or contract.MODEL_FILE}"
+    return GlobalModel(round=number, path=path, digest=digest)

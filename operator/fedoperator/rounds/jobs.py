@@ -7,6 +7,7 @@ from typing import Any
 
 from fedoperator.api import API_VERSION
 from fedoperator.api import training as training_api
+from fedoperator.api.fields import SCRATCH_PATH
 from fedoperator.api.trainer import TrainerFields
 from fedoperator.api.training import Training
 from fedoperator.rounds import observed, volumes
@@ -16,6 +17,9 @@ from fedtrain.contract import Exit, Role
 
 PORT = 29500
 """Of the torchrun rendezvous; PyTorch's own default."""
+
+OWN_RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}}
+"""Of the pods that run the controller's image, unless spec.aggregation says otherwise."""
 
 BACKSTOP_SECONDS = 7 * 24 * 3600
 """If the operator is gone for good, pods do not hold their GPUs for ever."""
@@ -119,10 +123,23 @@ def _job(workload: Workload, controller_image: str) -> Object:
             "podFailurePolicy": {"rules": _failure_rules(identity.role)},
             "template": {
                 "metadata": {"labels": labels},
-                "spec": _pod(workload, controller_image),
+                "spec": _pod(workload, controller_image) | _spread(workload, labels),
             },
         },
     }
+
+
+def _spread(workload: Workload, labels: Object) -> Object:
+    """Shards go to different nodes where they can: it is the nodes' bandwidth that they add up."""
+    if workload.identity.role is not Role.AGGREGATE or workload.nodes == 1:
+        return {}
+    constraint = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": labels},
+    }
+    return {"topologySpreadConstraints": [constraint]}
 
 
 def _failure_rules(role: Role) -> list[Object]:
@@ -196,7 +213,8 @@ def _container(workload: Workload, controller_image: str, mounts: list[Object]) 
         container["image"] = controller_image
         container["command"] = ["python", "-m", "fedtrain.aggregation"]
         container["securityContext"]["readOnlyRootFilesystem"] = True
-        container["resources"] = {"requests": {"cpu": "100m", "memory": "256Mi"}}
+        asked = workload.training.spec.aggregation.resources
+        container["resources"] = OWN_RESOURCES if asked is None else asked.to_dict()
         return container
     given = trainer.to_dict()
     container["image"] = trainer.image
@@ -222,6 +240,8 @@ def environment(workload: Workload, root: str) -> dict[str, str]:
             "PET_NNODES": str(workload.nodes),
             "PET_NPROC_PER_NODE": str(workload.processes_per_node),
         }
+    if workload.has_scratch:
+        variables[contract.SCRATCH_ENV] = SCRATCH_PATH
     return variables
 
 
@@ -239,7 +259,7 @@ def _environment(workload: Workload) -> list[Object]:
         {"name": name, "value": value.replace("$", "$$")} for name, value in own.items()
     ]
     if workload.trainer is not None:
-        index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+        index = f"metadata.annotations['{observed.INDEX_ANNOTATION}']"
         variables.append({"name": "PET_NODE_RANK", "valueFrom": {"fieldRef": {"fieldPath": index}}})
         variables.extend(workload.trainer.to_dict().get("env", []))
     return variables

@@ -19,6 +19,7 @@ ROUND_LABEL = "fedtrain.dev/round"
 PARTICIPANT_LABEL = "fedtrain.dev/participant"
 ATTEMPT_LABEL = "fedtrain.dev/attempt"
 JOB_LABEL = "batch.kubernetes.io/job-name"
+INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 
 OVERDUE = timedelta(seconds=30)
 """A Job not ready for this long has its pods and events looked at: an image that cannot be pulled
@@ -73,6 +74,7 @@ class Child:
     name: str
     uid: str = ""
     state: ChildState = ChildState.PENDING
+    nodes: int = 1
     created_at: datetime
     deleting: bool = False
     failure: Failure | None = None
@@ -112,11 +114,11 @@ def child(
     result: Mapping[str, Any] | None = None
     if failed:
         state = ChildState.FAILED
-        failure, trouble, result = _failure(failed, pods)
+        failure, trouble, result = _failure(failed, pods, identity.role)
     elif succeeded:
         state = ChildState.SUCCEEDED
         result = next((m.result for m in _messages(pods) if m.result), None)
-    elif (status.get("ready") or 0) >= (job["spec"].get("parallelism") or 1):
+    elif _is_ready(job):
         state = ChildState.READY
     else:
         trouble = _waiting(pods, events)
@@ -125,6 +127,7 @@ def child(
         name=meta["name"],
         uid=meta["uid"],
         state=state,
+        nodes=_nodes(job),
         created_at=parse_time(meta["creationTimestamp"]),
         deleting="deletionTimestamp" in meta,
         failure=failure,
@@ -153,15 +156,26 @@ def wants_pods(job: Mapping[str, Any], now: datetime) -> bool:
     over = {"FailureTarget", "Failed", "SuccessCriteriaMet", "Complete"}
     if any(c["type"] in over and c["status"] == "True" for c in status.get("conditions") or []):
         return True
-    if (status.get("ready") or 0) >= (job["spec"].get("parallelism") or 1):
+    if _is_ready(job):
         return False
     return now - parse_time(job["metadata"]["creationTimestamp"]) >= OVERDUE
+
+
+def _nodes(job: Mapping[str, Any]) -> int:
+    return job["spec"].get("parallelism") or 1
+
+
+def _is_ready(job: Mapping[str, Any]) -> bool:
+    """All its pods run, or did and are done: a shard may end before another has begun."""
+    status = job.get("status") or {}
+    return (status.get("ready") or 0) + (status.get("succeeded") or 0) >= _nodes(job)
 
 
 def parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
+_OF_THE_SCRIPT = frozenset({Role.INIT, Role.TRAIN, Role.EVALUATE})
 _CODES = frozenset(int(code) for code in Exit)
 
 
@@ -184,23 +198,43 @@ def reason_of_exit(code: int) -> str:
 
 
 def _messages(pods: Iterable[Mapping[str, Any]]) -> list[Message]:
-    """What the terminated containers left, the earliest first."""
-    told = (Message.decode(state.get("message") or "") for state in _terminated(pods))
+    """What the terminated containers left, that of index 0 first."""
+    told = (Message.decode(s.get("message") or "") for s in _terminated(sorted(pods, key=_index)))
     return [message for message in told if message is not None]
 
 
+def _index(pod: Mapping[str, Any]) -> int:
+    """Which node, or shard, of its Job a pod is."""
+    annotations = pod.get("metadata", {}).get("annotations") or {}
+    text = str(annotations.get(INDEX_ANNOTATION, ""))
+    return int(text) if text.isdigit() else 0
+
+
 def _terminated(pods: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    states = [
+    return [
         status["state"]["terminated"]
         for pod in pods
         for status in (pod.get("status") or {}).get("containerStatuses") or []
         if (status.get("state") or {}).get("terminated")
     ]
-    return sorted(states, key=lambda state: state.get("finishedAt") or "")
+
+
+def _ends(pods: Iterable[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], Message | None]]:
+    """How the containers that failed ended, and what they said, the guilty one first.
+
+    It failed first; and as that is told in whole seconds, before those that only were told to stop.
+    """
+    ends = [(s, Message.decode(s.get("message") or "")) for s in _terminated(pods)]
+
+    def order(end: tuple[Mapping[str, Any], Message | None]) -> tuple[str, bool]:
+        state, message = end
+        return state.get("finishedAt") or "", message is not None and message.reason == "Terminated"
+
+    return sorted((end for end in ends if end[0].get("exitCode")), key=order)
 
 
 def _failure(
-    condition: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]
+    condition: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], role: Role
 ) -> tuple[Failure, Trouble, Mapping[str, Any] | None]:
     text = condition.get("message") or ""
     reason = condition.get("reason") or "Failed"
@@ -211,11 +245,8 @@ def _failure(
         return Failure.FREE, Trouble(reason=reason, message=text), None
     wanted = int(code.group(1)) if code else None
     # The first that failed is the guilty one; what ends later was only told to, or lost its peers.
-    guilty = next(
-        (t for t in _terminated(pods) if t.get("exitCode") and wanted in (None, t["exitCode"])),
-        None,
-    )
-    message = Message.decode(guilty.get("message") or "") if guilty else None
+    ends = (end for end in _ends(pods) if wanted in (None, end[0]["exitCode"]))
+    guilty, message = next(ends, (None, None))
     if guilty and message:
         trouble = Trouble(reason=message.reason, message=message.message)
         return failure_of_exit(guilty["exitCode"]), trouble, message.result
@@ -226,7 +257,8 @@ def _failure(
         said = guilty.get("reason") or "Error"
         sentence = f"a container ended with exit code {guilty['exitCode']} ({said})"
         if said == "OOMKilled":
-            sentence += "; raise trainer.resources.limits.memory"
+            field = "trainer" if role in _OF_THE_SCRIPT else "aggregation"
+            sentence += f"; raise {field}.resources.limits.memory"
         return Failure.COUNTED, Trouble(reason=said, message=sentence), None
     return Failure.COUNTED, Trouble(reason=reason, message=text), None
 

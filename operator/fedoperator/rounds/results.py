@@ -10,7 +10,7 @@ from fedoperator.rounds import bounds
 from fedoperator.rounds.observed import Trouble
 from fedtrain import contract
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}([+]sha256:[0-9a-f]{64})?")
 _LARGEST = 1e300
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fedoperator.api.fields import SCRATCH_PATH
 from fedoperator.api.training import Training
 from fedoperator.rounds.workloads import Workload
 from fedtrain import contract
@@ -52,13 +53,19 @@ def of(workload: Workload) -> tuple[list[Object], list[Object]]:
 
 
 def _own_volumes(workload: Workload, volumes: list[Object], mounts: list[Object]) -> None:
-    """What the participant brings: its data, the trainer's mounts, shared memory."""
+    """What the participant brings: its data, its scratch, the trainer's mounts, shared memory."""
     trainer, data = workload.trainer, workload.data
     assert trainer is not None, "only a participant's pods have volumes of their own"
     if data is not None:
         claim = {"claimName": data.claim_name, "readOnly": True}
         volumes.append({"name": "data", "persistentVolumeClaim": claim})
         mounts.append({"name": "data", "mountPath": data.mount_path, "readOnly": True})
+    if workload.has_scratch:
+        scratch: Object = {"emptyDir": {}}
+        if workload.scratch is not None:
+            scratch = {"persistentVolumeClaim": {"claimName": workload.scratch.claim_name}}
+        volumes.append({"name": "scratch", **scratch})
+        mounts.append({"name": "scratch", "mountPath": SCRATCH_PATH})
     for volume in trainer.to_dict().get("volumes", []):
         name = f"user-{volume['name']}"
         source = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fedoperator.api.base import seconds
 from fedoperator.api.round import Assignment, Record
 from fedoperator.api.trainer import TrainerFields, processes_per_node
-from fedoperator.api.training import Data, Training
+from fedoperator.api.training import Data, Scratch, Training
 from fedoperator.rounds.observed import Identity
 from fedtrain import contract
 from fedtrain.contract import ModelRef, Role, Task
@@ -27,6 +27,7 @@ class Workload:
     task: Task
     trainer: TrainerFields | None = None
     data: Data | None = None
+    scratch: Scratch | None = None
 
     @property
     def name(self) -> str:
@@ -34,11 +35,18 @@ class Workload:
 
     @property
     def nodes(self) -> int:
+        if isinstance(self.task, contract.AggregateTask):
+            return self.task.shards
         return (self.trainer.nodes if self.trainer else None) or 1
 
     @property
     def processes_per_node(self) -> int:
         return processes_per_node(self.trainer) if self.trainer else 1
+
+    @property
+    def has_scratch(self) -> bool:
+        """Whether its pods see the participant's own folder: the script trains or evaluates."""
+        return self.identity.role in (Role.TRAIN, Role.EVALUATE)
 
     @property
     def folder(self) -> str:
@@ -88,6 +96,7 @@ def workload(
         task=_participant(training, record, role, assignment),
         trainer=training.spec.trainer_of(participant),
         data=participant.data,
+        scratch=participant.scratch,
     )
 
 
@@ -113,7 +122,10 @@ def _participant(
         Role.TRAIN: contract.update_folder(assignment.name, number, attempt),
         Role.EVALUATE: contract.evaluation_folder(assignment.name, number, attempt),
     }[role]
-    deadline = spec.quorum.deadline if role is Role.TRAIN else None
+    trains = role is Role.TRAIN
+    deadline = spec.quorum.deadline if trains else None
+    codec = spec.compression.document if spec.compression is not None and trains else None
+    proximal = spec.strategy.parameter("mu") if spec.strategy.name == "FedProx" and trains else 0
     return contract.ParticipantTask(
         role=role,
         training=training.name,
@@ -126,6 +138,8 @@ def _participant(
         seed=spec.seed,
         parameters=spec.parameters,
         deadline=None if deadline is None else seconds(deadline).total_seconds(),
+        codec=codec,
+        proximal=float(proximal or 0),
     )
 
 
@@ -147,7 +161,11 @@ def _aggregate(
         output=contract.global_folder(record.spec.round, assignment.attempt),
         candidates=tuple((c.name, c.attempt) for c in candidates),
         minimum=spec.quorum.minimum,
-        strategy=spec.strategy.name,
+        strategy=spec.strategy.document,
+        norm_bound=spec.strategy.norm_bound,
+        codec=None if spec.compression is None else spec.compression.document,
+        precision=spec.aggregation.precision,
+        shards=spec.aggregation.shards,
         weight=spec.weight.by,
         weight_max=spec.weight.max,
         missing=tuple(order),

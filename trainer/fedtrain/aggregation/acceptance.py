@@ -1,49 +1,81 @@
-"""Which candidates are accepted, and with what weight: a decision on what inspection found."""
+"""Which candidates are accepted, and with what weight: a decision on what was found so far."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
-from fedtrain.aggregation.inspection import Inspected
+from fedtrain.aggregation.report import Claim, Refusal
 from fedtrain.contract import AggregateTask, weight_of
 from fedtrain.errors import ContractError
 from fedtrain.manifest import Accepted, Rejected
 
 _DIGITS = 6
-"""Of a norm in the manifest: fewer than fp64 sums differ by between machines."""
+"""Of a norm in the manifest: fewer than sums of squares differ by between machines."""
 
 
-def accept(
-    task: AggregateTask, inspected: Sequence[Inspected]
-) -> tuple[tuple[Accepted, ...], tuple[Rejected, ...]]:
-    """Everyone who passed, weighted n_k / n; if n is 0, nobody (SamplesMissing)."""
-    passed = [one for one in inspected if one.reason is None]
-    rejected = [
-        Rejected(
-            participant=one.participant,
-            attempt=one.attempt,
-            reason=one.reason,
-            sentence=one.sentence,
-        )
-        for one in inspected
-        if one.reason is not None
-    ]
-    amounts = [_amount(task, one.samples) for one in passed]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Of the candidates, sorted, each has a claim (who is still in) or a refusal, by its number."""
+
+    candidates: tuple[tuple[str, int], ...]
+    claims: Mapping[int, Claim]
+    refusals: Mapping[int, Refusal]
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """The numbers of those who are still in, in participant order."""
+        return tuple(sorted(self.claims))
+
+    def without(self, refusals: Iterable[Refusal]) -> Self:
+        """These are out, too."""
+        out = {**self.refusals, **{refusal.candidate: refusal for refusal in refusals}}
+        claims = {number: claim for number, claim in self.claims.items() if number not in out}
+        return replace(self, claims=claims, refusals=out)
+
+
+def weighed(task: AggregateTask, standing: Standing) -> tuple[Standing, tuple[float, ...]]:
+    """The weights of the members, n_k / n; if n is 0, nobody is left (SamplesMissing)."""
+    amounts = [_amount(task, standing.claims[number].samples) for number in standing.members]
     total = sum(amounts)
-    if total == 0:
-        rejected += [_without_samples(task, one) for one in passed]
-        rejected.sort(key=lambda entry: (entry.participant, entry.attempt))
-        return (), tuple(rejected)
-    accepted = tuple(
+    if amounts and total == 0:
+        sentence = f"nobody in this round counted any {task.weight.lower()}"
+        nobody = [
+            Refusal(candidate=number, reason="SamplesMissing", sentence=sentence)
+            for number in standing.members
+        ]
+        return standing.without(nobody), ()
+    return standing, tuple(amount / total for amount in amounts)
+
+
+def accepted(
+    standing: Standing, weights: Sequence[float], squares: Sequence[float]
+) -> tuple[Accepted, ...]:
+    """The members, for the manifest. squares: of each one's parameters, summed."""
+    return tuple(
         Accepted(
-            participant=one.participant,
-            attempt=one.attempt,
-            weight=amount / total,
-            samples=one.samples,
-            digest=one.digest,
-            norm=float(f"{one.norm:.{_DIGITS}g}"),
+            participant=standing.candidates[number][0],
+            attempt=standing.candidates[number][1],
+            weight=weight,
+            samples=standing.claims[number].samples,
+            digest=standing.claims[number].digest,
+            norm=float(f"{math.sqrt(square):.{_DIGITS}g}"),
         )
-        for one, amount in zip(passed, amounts, strict=True)
+        for number, weight, square in zip(standing.members, weights, squares, strict=True)
     )
-    return accepted, tuple(rejected)
+
+
+def rejected(standing: Standing) -> tuple[Rejected, ...]:
+    """Everybody else, for the manifest and the verdicts."""
+    return tuple(
+        Rejected(
+            participant=standing.candidates[number][0],
+            attempt=standing.candidates[number][1],
+            reason=refusal.reason,
+            sentence=refusal.sentence,
+        )
+        for number, refusal in sorted(standing.refusals.items())
+    )
 
 
 def _amount(task: AggregateTask, samples: int) -> int:
@@ -51,12 +83,3 @@ def _amount(task: AggregateTask, samples: int) -> int:
         return weight_of(samples, task.weight, task.weight_max)
     except ValueError as error:
         raise ContractError("BadTask", str(error)) from error
-
-
-def _without_samples(task: AggregateTask, one: Inspected) -> Rejected:
-    return Rejected(
-        participant=one.participant,
-        attempt=one.attempt,
-        reason="SamplesMissing",
-        sentence=f"nobody in this round counted any {task.weight.lower()}",
-    )

@@ -1,44 +1,68 @@
-"""One aggregation: inspect the candidates, fold the accepted, publish, prune.
+"""One aggregation: intake, passes over the updates until all who are left are sound, publication.
 
-Killed anywhere and run again, it publishes the same bytes; once published, the manifest is the
-result, and a second run only says so.
+The fold begins at once with everybody whose receipt and header are in order: hashes and the look
+at the values come with it. Whoever turns out unsound is left out, and the pass is done again; so
+the published bytes are those of a round without them. Killed anywhere and run again, the same
+bytes; once published, the manifest is the result, and a second run only says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from fedtrain import strategies
 from fedtrain.aggregation import prune
-from fedtrain.aggregation.acceptance import accept
-from fedtrain.aggregation.fold import ChangedAfterInspection, Fold, open_contributions
-from fedtrain.aggregation.inspection import Inspected, Intake, header_limit, inspect_all
+from fedtrain.aggregation.acceptance import Standing, accepted, rejected, weighed
+from fedtrain.aggregation.fold import BaseModel
+from fedtrain.aggregation.inspection import Intake, inspect_all
 from fedtrain.aggregation.log import Stopwatch, peak_memory, say
-from fedtrain.aggregation.verdicts import Verdicts, VerdictsError
-from fedtrain.contract import MANIFEST_FILE, MODEL_FILE, SCHEMA_FILE, AggregateTask, Message
+from fedtrain.aggregation.peers import Alone, Over, Peers
+from fedtrain.aggregation.report import Claim, Refusal, Report, merged
+from fedtrain.aggregation.round import Folded, Round
+from fedtrain.aggregation.server import ServerState
+from fedtrain.aggregation.units import carried
+from fedtrain.aggregation.updates import Update, open_updates
+from fedtrain.aggregation.verdicts import Verdicts
+from fedtrain.contract import (
+    MANIFEST_FILE,
+    SCHEMA_FILE,
+    AggregateTask,
+    Message,
+    joined_digest,
+    parted_digest,
+)
 from fedtrain.errors import ContractError, TryAgain
-from fedtrain.layout import FLOATING, TensorFileError
-from fedtrain.manifest import Accepted, Manifest, Rejected
-from fedtrain.publication import Publication, published
+from fedtrain.layout import FLOATING
+from fedtrain.manifest import Manifest
+from fedtrain.modelfiles import open_model
+from fedtrain.publication import published
 from fedtrain.schema import Schema
-from fedtrain.tensorfile import TensorFile, TensorWriter, read_text
-
-METADATA = {"format": "pt"}
-"""What other readers of safetensors files look for: plain names, row-major tensors."""
+from fedtrain.strategies import Strategy
+from fedtrain.tensorfile import read_text
 
 
-def aggregate(task: AggregateTask, root: Path, threads: int) -> Message:
-    """Publish `task.output` and report it. Raises FedtrainError (VerdictsError) and OSError."""
+def aggregate(task: AggregateTask, root: Path, threads: int, peers: Peers | None = None) -> Message:
+    """Publish `task.output` and report it. Raises FedtrainError (VerdictsError) and OSError.
+
+    A shard that is not the first reports nothing: what is published is not its to tell.
+    """
     watch = Stopwatch()
+    peers = peers or Alone(task, root)
     folder = root / task.output
     text = published(folder, MANIFEST_FILE)
     if text is not None:
         say(f"{task.output} is published already: that is the result")
     else:
-        prune.leftovers_before(folder)
-        text = _publish(task, root, threads)
+        if peers.index == 0:
+            prune.leftovers_before(folder)
+        try:
+            text = _publish(task, root, threads, peers)
+        except Over:
+            text = published(folder, MANIFEST_FILE)
+    if peers.index > 0 or text is None:
+        return Message()
     manifest = Manifest.from_json(text)
     prune.after(task, root)
     measured = {
@@ -54,144 +78,146 @@ def aggregate(task: AggregateTask, root: Path, threads: int) -> Message:
     return Message(message=sentence, result=verdicts.result(measured, task.missing))
 
 
-def _publish(task: AggregateTask, root: Path, threads: int) -> str:
-    """The manifest of the publication that counts."""
-    with _open_base(task, root) as base:
-        schema_text, schema = _schema(task, root, base)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Base:
+    """The global model that the round is based on, with what lies beside it."""
+
+    file: BaseModel
+    schema_text: str
+    schema: Schema
+    manifest: Manifest
+
+
+def _publish(task: AggregateTask, root: Path, threads: int, peers: Peers) -> str | None:
+    """The manifest of the publication that counts; None for a shard that does not publish."""
+    strategy, codecs = _strategy(task), _codecs(task)
+    with ExitStack() as opened:
+        base = _open_base(task, root, opened)
+        model_digest, state_digest = parted_digest(task.model.digest)
+        folder = root / task.model.path
+        state = opened.enter_context(ServerState(folder, strategy.slots, state_digest))
+        state.check(base.schema.tensors)
+        tensors = carried(base.schema, codecs[0])
         intake = Intake(
             root=root,
             training=task.uid,
             round=task.round,
             base=task.model.digest,
-            schema=schema,
-            header_limit=header_limit(schema),
+            tensors=tensors,
+            codecs=(task.codec, *(codec.document for codec in codecs if codec is not None)),
         )
-        inspected = inspect_all(intake, sorted(task.candidates), threads)
-        accepted, rejected = accept(task, inspected)
-        if len(accepted) < task.minimum or not accepted:
-            sentence = f"{len(accepted)} updates were accepted, {task.minimum} are needed"
-            raise _verdicts("TooFewAccepted", sentence, task, accepted, rejected)
-        label = f"{Path(task.output).name}-"
-        with Publication(root / task.output, MANIFEST_FILE, label) as publication:
-            with TensorWriter(publication.path / MODEL_FILE, schema.layout(), METADATA) as writer:
-                try:
-                    _fold(task, intake, base, inspected, accepted, writer, threads)
-                except ChangedAfterInspection as changed:
-                    raise _changed(changed, task, accepted, rejected) from None
-                manifest = _manifest(task, schema, inspected, accepted, rejected, writer)
-            return publication.commit(manifest.to_json(), {SCHEMA_FILE: schema_text})
+        standing, updates = _taken_in(task, intake, threads, peers, opened)
+        this = Round(
+            task=task,
+            strategy=strategy,
+            schema=base.schema,
+            tensors=tensors,
+            base=base.file,
+            base_digest=model_digest,
+            state=state,
+            updates=updates,
+            threads=threads,
+            peers=peers,
+        )
+        this.enough(weighed(task, standing)[0])
+        with peers.publication() as new:
+            folded = this.run(standing, new.path)
+            if peers.index > 0:
+                return None
+            manifest = _manifest(task, base, folded)
+            files = {SCHEMA_FILE: base.schema_text, **folded.indexes}
+            return new.commit(manifest.to_json(), files)
 
 
-def _open_base(task: AggregateTask, root: Path) -> TensorFile:
+def _taken_in(
+    task: AggregateTask, intake: Intake, threads: int, peers: Peers, opened: ExitStack
+) -> tuple[Standing, dict[int, Update]]:
+    """Who stands after all shards have looked at all receipts and headers; their open files."""
+    candidates = tuple(sorted(task.candidates))
+    inspected = dict(enumerate(inspect_all(intake, candidates, threads)))
+    refusals = [
+        Refusal(candidate=number, reason=one.reason, sentence=one.sentence)
+        for number, one in inspected.items()
+        if one.reason is not None
+    ]
+    passed = {number: one for number, one in inspected.items() if one.reason is None}
+    updates, gone = open_updates(opened, intake, passed)
+    claims = tuple(
+        Claim(candidate=number, samples=one.samples, digest=one.digest, size=one.size)
+        for number, one in passed.items()
+        if number in updates
+    )
+    report = merged(peers.share(0, Report(refusals=(*refusals, *gone), claims=claims)))
+    standing = Standing(
+        candidates=candidates,
+        claims={claim.candidate: claim for claim in report.claims},
+        refusals={refusal.candidate: refusal for refusal in report.refusals},
+    )
+    for (participant, attempt), refusal in (
+        (candidates[refusal.candidate], refusal) for refusal in report.refusals
+    ):
+        say(f"refused {participant}, attempt {attempt}: {refusal.reason}: {refusal.sentence}")
+    return standing, updates
+
+
+def _strategy(task: AggregateTask) -> Strategy:
     try:
-        return TensorFile.open(root / task.model.path / MODEL_FILE)
-    except TensorFileError as error:
-        raise TryAgain("BaseUnreadable", f"{task.model.path}: {error}") from error
-
-
-def _schema(task: AggregateTask, root: Path, base: TensorFile) -> tuple[str, Schema]:
-    try:
-        text = read_text(root / task.model.path / SCHEMA_FILE)
-        schema = Schema.from_json(text)
+        return strategies.strategy(task.strategy)
     except ValueError as error:
-        raise TryAgain("BaseUnreadable", f"{task.model.path}/{SCHEMA_FILE}: {error}") from error
-    difference = schema.difference(base.tensors.values())
+        raise ContractError("StrategyUnknown", str(error)) from error
+
+
+def _codecs(task: AggregateTask) -> tuple[Any, ...]:
+    """The task's codec, or None for updates as they are."""
+    if task.codec is None:
+        return (None,)
+    from fedtrain import codecs
+
+    try:
+        return (codecs.codec(task.codec),)
+    except ValueError as error:
+        raise ContractError("CodecUnknown", str(error)) from error
+
+
+def _open_base(task: AggregateTask, root: Path, opened: ExitStack) -> _Base:
+    folder = root / task.model.path
+    try:
+        file = opened.enter_context(open_model(folder))
+        text = read_text(folder / SCHEMA_FILE)
+        schema = Schema.from_json(text)
+        manifest = Manifest.from_json(read_text(folder / MANIFEST_FILE))
+    except ValueError as error:
+        raise TryAgain("BaseUnreadable", f"{task.model.path}: {error}") from error
+    difference = schema.difference(file.tensors.values())
     for spec in schema.tensors:
         if spec.dtype in FLOATING and spec.dtype != "F32":
             difference = f"tensor {spec.name[:80]!a} is {spec.dtype}; a global model is kept in F32"
     if difference is not None:
         raise TryAgain("BaseUnreadable", f"{task.model.path} and its schema: {difference}")
-    return text, schema
+    return _Base(file=file, schema_text=text, schema=schema, manifest=manifest)
 
 
-def _fold(
-    task: AggregateTask,
-    intake: Intake,
-    base: TensorFile,
-    inspected: Sequence[Inspected],
-    accepted: Sequence[Accepted],
-    writer: TensorWriter,
-    threads: int,
-) -> None:
-    try:
-        strategy = strategies.named(task.strategy)
-    except ValueError as error:
-        raise ContractError("StrategyUnknown", str(error)) from error
-    passed = [one for one in inspected if one.reason is None]
-    weights = np.array([entry.weight for entry in accepted], np.float32)
-    watch = Stopwatch()
-    with ExitStack() as opened:
-        contributions = open_contributions(opened, intake, passed)
-        fold = Fold(
-            base=base,
-            contributions=contributions,
-            weights=weights,
-            strategy=strategy,
-            writer=writer,
-        )
-        digest = fold.run(intake.schema.tensors, threads)
-    if digest != task.model.digest:
-        sentence = f"{task.model.path} has the digest {digest}, not {task.model.digest}"
-        raise TryAgain("BaseCorrupt", sentence)
-    nbytes = sum(one.size for one in passed)
-    say(f"folded {len(passed)} updates with {task.strategy}: {watch.rate(nbytes)}")
-
-
-def _manifest(
-    task: AggregateTask,
-    schema: Schema,
-    inspected: Sequence[Inspected],
-    accepted: tuple[Accepted, ...],
-    rejected: tuple[Rejected, ...],
-    writer: TensorWriter,
-) -> Manifest:
+def _manifest(task: AggregateTask, base: _Base, folded: Folded) -> Manifest:
+    entries = accepted(folded.standing, folded.weights, folded.squares)
+    last: Mapping[str, tuple[int, int]] = {
+        **base.manifest.last_accepted,
+        **{entry.participant: (task.round, entry.attempt) for entry in entries},
+    }
     return Manifest(
         training=task.uid,
         round=task.round,
         n=int(Path(task.output).name),
         base=task.model.digest,
-        digest=writer.digest(),
-        size=writer.size,
-        strategy=task.strategy,
-        accepted=accepted,
-        rejected=rejected,
+        digest=joined_digest(folded.model_digest, folded.state_digest),
+        size=folded.size,
+        strategy=dict(task.strategy),
+        accepted=entries,
+        rejected=rejected(folded.standing),
         counters={
-            "bytes": sum(one.size for one in inspected if one.reason is None),
-            "elements": sum(info.count for info in schema.layout()),
-            "samples": sum(entry.samples for entry in accepted),
-            "tensors": len(schema.tensors),
+            "bytes": sum(claim.size for claim in folded.standing.claims.values()),
+            "elements": sum(info.count for info in base.schema.layout()),
+            "samples": sum(entry.samples for entry in entries),
+            "tensors": len(base.schema.tensors),
         },
+        last_accepted=last,
     )
-
-
-def _changed(
-    changed: ChangedAfterInspection,
-    task: AggregateTask,
-    accepted: Sequence[Accepted],
-    rejected: Sequence[Rejected],
-) -> VerdictsError:
-    """The round is decided again without the one whose bytes are not what was inspected."""
-    name = changed.participant
-    guilty = [
-        Rejected(
-            participant=name,
-            attempt=entry.attempt,
-            reason="ChangedAfterInspection",
-            sentence=str(changed),
-        )
-        for entry in accepted
-        if entry.participant == name
-    ]
-    others = [entry for entry in accepted if entry.participant != name]
-    return _verdicts("ChangedAfterInspection", str(changed), task, others, [*rejected, *guilty])
-
-
-def _verdicts(
-    reason: str,
-    sentence: str,
-    task: AggregateTask,
-    accepted: Sequence[Accepted],
-    rejected: Sequence[Rejected],
-) -> VerdictsError:
-    verdicts = Verdicts(candidates=task.candidates, accepted=accepted, rejected=rejected)
-    return VerdictsError(reason, sentence, verdicts.result({}, task.missing))

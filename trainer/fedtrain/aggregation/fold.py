@@ -1,206 +1,188 @@
-"""The fold: the accepted updates become the next global model, one tile at a time.
+"""The fold: the updates that stand become the next global model, a piece at a time.
 
-A tile's pieces are read from each contribution in participant order, hashed while the cache still
-holds them, and summed elementwise. Tiles are independent, so the bytes are the same for any number
-of threads. The fold never rejects: a tile that differs from what inspection saw aborts it.
+A piece of each update is summed, elementwise and in participant order, and the server takes its
+step from the base's piece to the next model's. Pieces are independent of each other, so the bytes
+are the same for any number of threads. If somebody turns out unsound on the way, what was written
+means nothing, and the fold is done again without them.
 """
 
-import hashlib
-import os
-import resource
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol
 
 import numpy as np
 
-from fedtrain.aggregation.inspection import Inspected, Intake, Refused, open_folder
-from fedtrain.contract import UPDATE_FILE, update_folder
-from fedtrain.digest import Digest, tensor_tiles
-from fedtrain.errors import DataError
+from fedtrain.aggregation.hashing import RunningTiles
+from fedtrain.aggregation.passes import Pass
+from fedtrain.aggregation.record import Record
+from fedtrain.aggregation.server import ServerState, tensor_name
+from fedtrain.aggregation.units import Carried, Unit, pieces
+from fedtrain.aggregation.updates import Bench, UnitReading, Update
+from fedtrain.errors import DataError, TryAgain
 from fedtrain.layout import TensorFileError, TensorInfo, numpy_dtype
-from fedtrain.schema import Kind, TensorSpec
 from fedtrain.strategies import Strategy
-from fedtrain.strategies.mean import weighted_mean
-from fedtrain.tensorfile import (
-    PIECE_BYTES,
-    TensorFile,
-    TensorWriter,
-    bytes_of,
-    open_regular,
-    read_exactly,
-)
+from fedtrain.tensorfile import TensorWriter, bytes_of
 
 Array = np.ndarray[Any, Any]
 
 
-class ChangedAfterInspection(Exception):
-    """A contribution is not what was inspected any more."""
+class BaseModel(Protocol):
+    """The open global model: one file or many."""
 
-    def __init__(self, participant: str) -> None:
-        super().__init__(f"the update of {participant} changed after its inspection")
-        self.participant = participant
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]: ...
 
-
-class Contribution:
-    """An accepted update, open for reading at the offsets that inspection found."""
-
-    def __init__(self, intake: Intake, inspected: Inspected) -> None:
-        self.participant = inspected.participant
-        self.offsets = inspected.offsets
-        self.tiles = inspected.tiles
-        relative = update_folder(inspected.participant, intake.round, inspected.attempt)
-        try:
-            folder = open_folder(intake.root, relative)
-            try:
-                self._fd = open_regular(UPDATE_FILE, folder)
-            finally:
-                os.close(folder)
-        except (Refused, TensorFileError):
-            raise ChangedAfterInspection(self.participant) from None
-
-    def read(self, tensor: int, start: int, out: Array) -> None:
-        """Fill `out` with the elements from `start` on of the schema's tensor number `tensor`."""
-        offset = self.offsets[tensor] + start * out.itemsize
-        try:
-            read_exactly(self._fd, offset, bytes_of(out))
-        except TensorFileError:
-            raise ChangedAfterInspection(self.participant) from None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+    def read_into(self, name: str, start: int, out: Array) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Tile:
-    """tensor: its number in the schema. number: of this tile among all tiles of the model."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weighting:
+    """How the updates of a fold are put together, decided before any of them is summed.
 
-    tensor: int
-    spec: TensorSpec
-    info: TensorInfo
-    index: int
-    start: int
-    stop: int
-    number: int
+    coefficients: fp64 (K,), or (K+1,) with the strategy's center as last. buffers: fp64 (K,).
+    scales: fp32 (K,) of the norm bound, or None. exponents: tensor → scale of the exact sum.
+    """
 
-
-def open_contributions(
-    opened: ExitStack, intake: Intake, inspected: Sequence[Inspected]
-) -> tuple[Contribution, ...]:
-    """Open them all until `opened` is left; a thousand may be more than the soft limit allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return tuple(opened.enter_context(Contribution(intake, one)) for one in inspected)
+    coefficients: Array
+    buffers: Array
+    scales: Array | None
+    exponents: Mapping[str, int]
 
 
-class Fold:
-    """base: the open global model. weights: fp32, one per contribution, sum 1."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """What a fold reads and writes besides updates; `state_file` is None without server state."""
+
+    strategy: Strategy
+    precision: str
+    base: BaseModel
+    state: ServerState
+    model_file: TensorWriter
+    state_file: TensorWriter | None
+
+
+class Fold(Pass):
+    """One pass over the updates that writes the next model."""
 
     def __init__(
         self,
+        tensors: Sequence[Carried],
+        updates: Sequence[Update],
+        record: Record,
         *,
-        base: TensorFile,
-        contributions: Sequence[Contribution],
-        weights: Array,
-        strategy: Strategy,
-        writer: TensorWriter,
+        piece: int,
+        weighting: Weighting,
+        server: Server,
     ) -> None:
-        self._base = base
-        self._contributions = contributions
-        self._weights = weights
-        self._strategy = strategy
-        self._writer = writer
-        self._base_digest = Digest()
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
+        super().__init__(tensors, updates, record)
+        self._piece = piece
+        self._weighting = weighting
+        self._server = server
 
-    def run(self, specs: Sequence[TensorSpec], threads: int) -> str:
-        """Fold everything into the writer; the digest of the base as it was read.
-
-        Raises ChangedAfterInspection, DataError (ModelNotFinite), OSError (ENOSPC).
-        """
-        tiles = self._tiles(specs)
-        with ThreadPoolExecutor(max(1, threads), "fold") as pool:
-            workers = [pool.submit(self._work, tiles) for _ in range(threads)]
-            try:
-                for worker in workers:
-                    worker.result()
-            finally:
-                self._stop.set()
-        return self._base_digest.hexdigest()
-
-    def _tiles(self, specs: Sequence[TensorSpec]) -> Iterator[_Tile]:
-        number = 0
-        for tensor, spec in enumerate(specs):
-            info = self._base.tensors[spec.name]
-            for index, start, stop in tensor_tiles(info):
-                yield _Tile(tensor, spec, info, index, start, stop, number)
-                number += 1
-
-    def _work(self, tiles: Iterator[_Tile]) -> None:
-        try:
-            while not self._stop.is_set():
-                with self._lock:
-                    tile = next(tiles, None)
-                if tile is None:
-                    return
-                self._fold_tile(tile)
-        except BaseException:
-            self._stop.set()
-            raise
-
-    def _fold_tile(self, tile: _Tile) -> None:
-        dtype = numpy_dtype(tile.info.dtype)
-        step = PIECE_BYTES // dtype.itemsize
-        hashes = [hashlib.sha256() for _ in self._contributions]
-        base_hash = hashlib.sha256()
-        buffer, base_buffer = np.empty((2, min(step, tile.stop - tile.start)), dtype)
-        for at in range(tile.start, tile.stop, step):
-            if self._stop.is_set():
+    def work(self, number: int, unit: Unit, bench: Bench) -> None:
+        server, spec = self._server, unit.tensor.spec
+        reading = UnitReading(unit, self.updates, bench, self.record, self._weighting.scales)
+        base_tiles = RunningTiles()
+        slots = sorted(server.strategy.slots) if spec.kind == "parameter" else []
+        slot_tiles = {slot: RunningTiles() for slot in slots}
+        for start, stop in pieces(unit, self._piece):
+            if self.interrupted:
                 return
-            length = min(step, tile.stop - at)
-            base = base_buffer[:length]
-            self._base.read_into(tile.info.name, at, base)
-            base_hash.update(bytes_of(base))
-            piece = self._piece(tile, at, base, buffer[:length], hashes)
-            self._writer.write(tile.info.name, at, piece)
-        for contribution, found in zip(self._contributions, hashes, strict=True):
-            if found.digest() != contribution.tiles[32 * tile.number : 32 * tile.number + 32]:
-                raise ChangedAfterInspection(contribution.participant)
-        info = tile.info
-        with self._lock:
-            sha256 = base_hash.digest()
-            self._base_digest.update(info.name, info.dtype, info.shape, tile.index, sha256)
+            if self.record.spoiled:
+                for _ in reading.values(start, stop):
+                    pass
+                continue
+            base = bench.array("base", stop - start, numpy_dtype(spec.dtype))
+            self._read_base(spec.name, start, base)
+            base_tiles.update(bytes_of(base))
+            state = {slot: bench.array(f"slot {slot}", stop - start) for slot in slots}
+            for slot, values in state.items():
+                server.state.read(slot, spec, start, values)
+                slot_tiles[slot].update(bytes_of(values))
+            combined = self._combined(reading, start, stop, state, bench)
+            if reading.unsound:
+                continue
+            if spec.kind == "parameter":
+                combined = server.strategy.step(base, combined, state)
+            elif spec.kind == "buffer":
+                np.add(base, combined, out=combined)
+            self._write(unit, start, combined, state)
+        reading.finish()
+        reading.forget()
+        self.record.hashed("base", spec.name, unit.start, base_tiles.finish())
+        for slot, tiles in slot_tiles.items():
+            self.record.hashed("state", tensor_name(slot, spec.name), unit.start, tiles.finish())
+        server.model_file.write_out(spec.name, unit.start, unit.stop)
 
-    def _piece(self, tile: _Tile, at: int, base: Array, buffer: Array, hashes: list[Any]) -> Array:
-        """The next global model's elements from `at` on, as many as `base` has."""
+    def _read_base(self, name: str, start: int, out: Array) -> None:
+        try:
+            self._server.base.read_into(name, start, out)
+        except TensorFileError as error:
+            raise TryAgain("BaseUnreadable", f"the base's {name[:80]!a}: {error}") from error
 
-        def values() -> Iterator[Array]:
-            for contribution, running in zip(self._contributions, hashes, strict=True):
-                contribution.read(tile.tensor, at, buffer)
-                running.update(bytes_of(buffer))
-                yield buffer
+    def _combined(
+        self,
+        reading: UnitReading,
+        start: int,
+        stop: int,
+        state: Mapping[str, Array],
+        bench: Bench,
+    ) -> Array:
+        """What the updates come to; means nothing once one of them is unsound."""
+        spec = reading.unit.tensor.spec
+        if spec.kind == "integer":
+            return _highest(reading, start, stop, bench)
+        if self._server.strategy.coordinatewise:
+            return self._coordinatewise(reading, start, stop, bench)
+        weighting = self._weighting
+        weights = weighting.coefficients if spec.kind == "parameter" else weighting.buffers
+        total = bench.sum_of(self._server.precision)
+        total.start(stop - start, weighting.exponents.get(spec.name, 0))
+        for position, value in reading.values(start, stop):
+            if weights[position]:
+                total.add(value, float(weights[position]))
+        center = self._server.strategy.center
+        if center is not None and spec.kind == "parameter" and weights[-1]:
+            total.add(state[center], float(weights[-1]))
+        return total.result()
 
-        with np.errstate(over="ignore"):  # an overflow is found just below
-            piece = self._combine(tile.spec.kind, values(), base)
-        if tile.spec.kind != "integer" and not np.isfinite(piece).all():
-            name = tile.spec.name[:80]
-            raise DataError("ModelNotFinite", f"tensor {name!a} of the next model is not finite")
-        return piece
+    def _coordinatewise(self, reading: UnitReading, start: int, stop: int, bench: Bench) -> Array:
+        shape = len(self.updates), stop - start
+        stack = bench.array("stack", shape[0] * shape[1]).reshape(shape)
+        for _ in reading.values(start, stop, stack):
+            pass
+        combined: Array = stack[0]
+        if not reading.unsound:
+            rule = self._server.strategy
+            parameter = reading.unit.tensor.spec.kind == "parameter"
+            combine = rule.combine if parameter else rule.combine_buffers
+            combined = combine(stack, self._weighting.coefficients)
+        return combined
 
-    def _combine(self, kind: Kind, values: Iterator[Array], base: Array) -> Array:
-        if kind == "parameter":
-            return self._strategy.step(base, self._strategy.reduce(values, self._weights))
-        if kind == "buffer":
-            return np.add(base, weighted_mean(values, self._weights))
-        highest = next(values).copy()
-        for value in values:
+    def _write(self, unit: Unit, start: int, piece: Array, state: Mapping[str, Array]) -> None:
+        spec = unit.tensor.spec
+        if spec.kind != "integer":
+            _check_finite(piece, spec.name)
+        self._server.model_file.write(spec.name, start, piece)
+        for slot, values in state.items():
+            name = tensor_name(slot, spec.name)
+            _check_finite(values, name)
+            assert self._server.state_file is not None, "a strategy with slots has a state file"
+            self._server.state_file.write(name, start, values)
+
+
+def _highest(reading: UnitReading, start: int, stop: int, bench: Bench) -> Array:
+    highest: Array | None = None
+    for _, value in reading.values(start, stop):
+        if highest is None:
+            highest = bench.array("highest", value.size, value.dtype)
+            np.copyto(highest, value)
+        else:
             np.maximum(highest, value, out=highest)
-        return highest
+    return np.empty(0) if highest is None else highest
+
+
+def _check_finite(piece: Array, name: str) -> None:
+    """A sum of finite numbers may overflow, but one of others is never finite."""
+    if not np.isfinite(piece.sum()) and not np.isfinite(piece).all():
+        raise DataError("ModelNotFinite", f"tensor {name[:80]!a} of the next model is not finite")

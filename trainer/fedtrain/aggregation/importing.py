@@ -1,10 +1,9 @@
-"""A checkpoint becomes global/0: a safetensors file, published with fp32 for its floating tensors.
+"""A checkpoint becomes global/0: one file or shards, published with fp32 for floating tensors.
 
 A safetensors file does not say what is a parameter and what a buffer; the running statistics of
 PyTorch's batch norms (`running_mean`, `running_var`) are the buffers that are known by name.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from fedtrain.contract import MANIFEST_FILE, MODEL_FILE, SCHEMA_FILE, ImportTask
 from fedtrain.errors import DataError
 from fedtrain.layout import FLOATING, TensorFileError, TensorInfo, numpy_dtype
 from fedtrain.manifest import Manifest
+from fedtrain.modelfiles import ModelFiles, open_model
 from fedtrain.publication import Publication, published
 from fedtrain.schema import Kind, Schema, TensorSpec
-from fedtrain.tensorfile import PIECE_BYTES, TensorFile, TensorWriter
+from fedtrain.tensorfile import PIECE_BYTES, TensorWriter
 
 Array = np.ndarray[Any, Any]
 _BUFFERS = ("running_mean", "running_var")
@@ -40,17 +40,17 @@ def _publish(task: ImportTask, folder: Path) -> str:
     watch = Stopwatch()
     try:
         # A model hub's cache is made of links; whoever names the path owns the claim it is on.
-        with TensorFile.open(os.path.realpath(task.source)) as file:
-            schema = Schema.of(_spec(info) for info in file.tensors.values())
+        with open_model(task.source, links=True) as model:
+            schema = Schema.of(_spec(info) for info in model.tensors.values())
             if not any(spec.kind == "parameter" for spec in schema.tensors):
                 raise TensorFileError("NoParameters", "it holds no floating tensor")
             with Publication(folder, MANIFEST_FILE) as publication:
                 path = publication.path / MODEL_FILE
                 with TensorWriter(path, schema.layout(), {"format": "pt"}) as writer:
                     for spec in schema.tensors:
-                        _copy(file, file.tensors[spec.name], writer)
+                        _copy(model, model.tensors[spec.name], writer)
                     manifest = _manifest(task, schema, writer)
-                say(f"imported {len(schema.tensors)} tensors: {watch.rate(file.size)}")
+                say(f"imported {len(schema.tensors)} tensors: {watch.rate(model.size)}")
                 return publication.commit(manifest.to_json(), {SCHEMA_FILE: schema.to_json()})
     except TensorFileError as error:
         raise DataError("ModelUnreadable", f"{task.source}: {error}") from error
@@ -64,10 +64,10 @@ def _spec(info: TensorInfo) -> TensorSpec:
     return TensorSpec(name=info.name, dtype=dtype, shape=info.shape, kind=kind)
 
 
-def _copy(file: TensorFile, info: TensorInfo, writer: TensorWriter) -> None:
+def _copy(model: ModelFiles, info: TensorInfo, writer: TensorWriter) -> None:
     step = PIECE_BYTES // numpy_dtype(info.dtype).itemsize
     for start in range(0, info.count, step):
-        piece = file.read(info.name, start, min(start + step, info.count))
+        piece = model.read(info.name, start, min(start + step, info.count))
         if info.dtype in FLOATING:
             piece = widened(piece, info.dtype)
             if not np.isfinite(piece).all():

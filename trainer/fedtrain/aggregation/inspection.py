@@ -1,76 +1,66 @@
-"""Inspection: is one candidate's update what its receipt says, and fit to be folded?
+"""Intake: does a candidate's receipt fit this round, and the file's header the model?
 
-The answer is a function of the published bytes alone. Nothing is repaired: whatever is wrong is a
-named reason that costs this participant its round. Only a failing disk (EIO, ESTALE) is nobody's
-fault and is raised.
+What a participant wrote is parsed here, in a child process, and nowhere else. The tensors' bytes
+are not read yet: they are hashed and looked at while they are summed. Nothing is repaired: whatever
+is wrong is a named reason that costs this participant its round. Only a failing disk (EIO, ESTALE)
+is nobody's fault and is raised.
 """
 
-import hashlib
 import json
-import math
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from fedtrain.aggregation.children import Crashed, in_children
 from fedtrain.aggregation.log import Stopwatch, say
+from fedtrain.aggregation.soundness import Refused
+from fedtrain.aggregation.units import Carried, update_schema
 from fedtrain.contract import RECEIPT_FILE, UPDATE_FILE, Receipt, update_folder
-from fedtrain.digest import Digest, tensor_tiles
-from fedtrain.layout import FLOATING, TensorFileError, encode_header, numpy_dtype
-from fedtrain.schema import Schema, TensorSpec
-from fedtrain.tensorfile import PIECE_BYTES, TensorFile, bytes_of, open_regular, read_exactly
+from fedtrain.layout import TensorFileError, encode_header
+from fedtrain.schema import Schema
+from fedtrain.tensorfile import TensorFile, open_regular, read_exactly
 
-Array = np.ndarray[Any, Any]
 RECEIPT_LIMIT = 256 * 1024
 CHILD_MEMORY = 256 * 1024 * 1024
 MOST_SAMPLES = 2**53
-LARGEST = 2.0**100
-"""Of a value of an update (1.3e30). A mean of such values is less than half of the distance between
-fp32 numbers from 2**125 on, so it cannot move a model that is there already: however many rounds
-such updates go on for, no sum with the base leaves fp32's range, which ends at 2**128."""
-
-
-class Refused(ValueError):
-    """Why a candidate is not accepted: a CamelCase reason and one sentence for its owner."""
-
-    def __init__(self, reason: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intake:
     """What every candidate of a round is held against.
 
-    base: digest of the global model. header_limit: bytes of a file's header, see `header_limit`.
+    base: digest of the global model. tensors: what an update holds. codecs: the documents that a
+    receipt may name, which mean the same.
     """
 
     root: Path
     training: str
     round: int
     base: str
-    schema: Schema
-    header_limit: int
+    tensors: tuple[Carried, ...]
+    codecs: tuple[Mapping[str, Any] | None, ...] = (None,)
 
+    @property
+    def schema(self) -> Schema:
+        """Of an update's file."""
+        return update_schema(self.tensors)
 
-def header_limit(schema: Schema) -> int:
-    """Bytes: what a header of these tensors takes, with room for another writer's habits."""
-    return 2 * len(encode_header(schema.layout(), None)) + 64 * 1024
+    @property
+    def header_limit(self) -> int:
+        """Bytes: what a header of these tensors takes, with room for another writer's habits."""
+        return 2 * len(encode_header(self.schema.layout(), None)) + 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspected:
     """The outcome for one candidate; `reason` is None if it passed.
 
-    offsets: of each of the schema's tensors in the file, in bytes. tiles: the sha256 of each of
-    their tiles, 32 bytes each, in the schema's order; so the fold reads without parsing again and
-    proves that it reads the same bytes. norm: L2 of the parameters' deltas.
+    samples, digest and size: as the receipt says. offsets: of each carrier (`units`) in the file,
+    in bytes, in their order; so nobody has to parse the file again.
     """
 
     participant: str
@@ -80,26 +70,22 @@ class Inspected:
     samples: int = 0
     digest: str = ""
     size: int = 0
-    norm: float = 0.0
     offsets: tuple[int, ...] = ()
-    tiles: bytes = b""
 
     def encode(self) -> bytes:
         """For the pipe from the child; `decode` gives an equal value back."""
         names = ("participant", "attempt", "reason", "sentence", "samples", "digest", "size")
         head = {name: getattr(self, name) for name in names}
-        head |= {"norm": self.norm, "offsets": len(self.offsets)}
         text = json.dumps(head).encode()
         offsets = struct.pack(f"<{len(self.offsets)}q", *self.offsets)
-        return struct.pack("<Q", len(text)) + text + offsets + self.tiles
+        return struct.pack("<Q", len(text)) + text + offsets
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         end = 8 + int.from_bytes(data[:8], "little")
         head = json.loads(data[8:end])
-        count = head.pop("offsets")
-        offsets = struct.unpack_from(f"<{count}q", data, end)
-        return cls(**head, offsets=offsets, tiles=data[end + 8 * count :])
+        offsets = struct.unpack(f"<{(len(data) - end) // 8}q", data[end:])
+        return cls(**head, offsets=offsets)
 
 
 def inspect_all(
@@ -120,12 +106,8 @@ def inspect_all(
     inspected = [
         _inspected(*candidate, answers[number]) for number, candidate in enumerate(candidates)
     ]
-    passed = [one for one in inspected if one.reason is None]
-    nbytes = sum(one.size for one in passed)
-    say(f"inspected {len(inspected)} updates, {len(passed)} are sound: {watch.rate(nbytes)}")
-    for one in inspected:
-        if one.reason is not None:
-            say(f"refused {one.participant}, attempt {one.attempt}: {one.reason}: {one.sentence}")
+    passed = sum(one.reason is None for one in inspected)
+    say(f"inspected {len(inspected)} updates, {passed} are in order: {watch.seconds:.1f} s")
     return inspected
 
 
@@ -152,7 +134,7 @@ def _inspected(participant: str, attempt: int, answer: bytes | Crashed) -> Inspe
 
 
 def inspect(intake: Intake, participant: str, attempt: int) -> Inspected:
-    """Read everything that a candidate published. Raises OSError for a failing exchange only."""
+    """Read receipt and header of a candidate. Raises OSError for a failing exchange only."""
     try:
         return _inspect(intake, participant, attempt)
     except (Refused, TensorFileError) as refusal:
@@ -191,7 +173,7 @@ def _inspect(intake: Intake, participant: str, attempt: int) -> Inspected:
         receipt = _receipt(folder)
         _check_receipt(receipt, intake, participant, attempt)
         with TensorFile.open(UPDATE_FILE, folder, header_limit=intake.header_limit) as file:
-            return _check_file(file, receipt, intake.schema)
+            return _check_file(file, receipt, intake)
     finally:
         os.close(folder)
 
@@ -229,25 +211,27 @@ def _check_receipt(receipt: Receipt, intake: Intake, participant: str, attempt: 
     if receipt.base != intake.base:
         sentence = f"relative to {receipt.base!r:.80}, but this round's model is {intake.base}"
         raise Refused("BaseMismatch", sentence)
+    if receipt.codec not in intake.codecs:
+        sentence = (
+            f"encoded as {receipt.codec!r:.80}, but this round takes {intake.codecs[0]!r:.80}"
+        )
+        raise Refused("CodecMismatch", sentence)
     if not isinstance(receipt.digest, str):
         raise Refused("ReceiptInvalid", "the receipt names no digest")
     if receipt.samples > MOST_SAMPLES:
         raise Refused("ReceiptInvalid", "the receipt counts more than 2**53 samples")
+    if receipt.samples == 0:  # the SDK publishes none; rules without weights would count it
+        raise Refused("SamplesMissing", "the receipt counts no samples")
 
 
-def _check_file(file: TensorFile, receipt: Receipt, schema: Schema) -> Inspected:
+def _check_file(file: TensorFile, receipt: Receipt, intake: Intake) -> Inspected:
     if file.size != receipt.size:
         sentence = f"the receipt promises {receipt.size} bytes, the file has {file.size}"
         raise Refused("ReceiptMismatch", sentence)
-    difference = schema.difference(file.tensors.values())
+    assert receipt.digest is not None, "checked with the receipt"
+    difference = intake.schema.difference(file.tensors.values())
     if difference is not None:
         raise Refused("SchemaMismatch", difference)
-    digest, tiles, squares = Digest(), bytearray(), 0.0
-    for spec in schema.tensors:
-        squares += _check_tensor(file, spec, digest, tiles)
-    if digest.hexdigest() != receipt.digest:
-        sentence = f"the file's digest is {digest.hexdigest()}, the receipt's {receipt.digest:.80}"
-        raise Refused("DigestMismatch", sentence)
     begin = file.data_begin
     return Inspected(
         participant=receipt.participant,
@@ -255,39 +239,9 @@ def _check_file(file: TensorFile, receipt: Receipt, schema: Schema) -> Inspected
         samples=receipt.samples,
         digest=receipt.digest,
         size=file.size,
-        norm=math.sqrt(squares),
-        offsets=tuple(begin + file.tensors[spec.name].begin for spec in schema.tensors),
-        tiles=bytes(tiles),
+        offsets=tuple(
+            begin + file.tensors[carrier.name].begin
+            for tensor in intake.tensors
+            for carrier in tensor.carriers
+        ),
     )
-
-
-def _check_tensor(file: TensorFile, spec: TensorSpec, digest: Digest, tiles: bytearray) -> float:
-    """Hash a tensor's tiles; its sum of squares if it is a parameter, else 0."""
-    info = file.tensors[spec.name]
-    dtype = numpy_dtype(info.dtype)
-    step = PIECE_BYTES // dtype.itemsize
-    buffer = np.empty(min(step, info.count), dtype)
-    wide = np.empty(buffer.size if spec.dtype in FLOATING else 0, np.float64)
-    squares = 0.0
-    for index, start, stop in tensor_tiles(info):
-        tile = hashlib.sha256()
-        for at in range(start, stop, step):
-            piece = buffer[: min(step, stop - at)]
-            file.read_into(spec.name, at, piece)
-            tile.update(bytes_of(piece))
-            if spec.dtype in FLOATING:
-                squares += _sum_of_squares(piece, wide[: piece.size], spec.name)
-        tiles += tile.digest()
-        digest.update(info.name, info.dtype, info.shape, index, tile.digest())
-    return squares if spec.kind == "parameter" else 0.0
-
-
-def _sum_of_squares(piece: Array, wide: Array, name: str) -> float:
-    """In fp64, where squares of fp32 cannot overflow: so the sum is finite iff all values are."""
-    np.copyto(wide, piece)
-    squares = float(np.einsum("i,i->", wide, wide))
-    if not math.isfinite(squares):
-        raise Refused("NotFinite", f"tensor {name[:80]!a} holds NaN or infinity")
-    if squares > LARGEST**2 and float(np.abs(wide).max()) > LARGEST:
-        raise Refused("TooLarge", f"tensor {name[:80]!a} holds values beyond {LARGEST:.1e}")
-    return squares

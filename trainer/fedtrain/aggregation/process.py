@@ -13,12 +13,14 @@ from typing import Any, NoReturn
 
 from fedtrain.aggregation import engine, importing, prepare
 from fedtrain.aggregation.log import say
+from fedtrain.aggregation.peers import Alone, Peers
 from fedtrain.aggregation.verdicts import VerdictsError
 from fedtrain.contract import (
     DEFAULT_MESSAGE_PATH,
     MESSAGE_ENV,
     MOUNT,
     ROOT_ENV,
+    SHARD_ENV,
     TASK_ENV,
     AggregateTask,
     Exit,
@@ -75,12 +77,27 @@ def perform(environment: Mapping[str, str]) -> Message:
         case ImportTask():
             return importing.import_model(task, root)
         case AggregateTask():
-            return engine.aggregate(task, root, threads(environment))
+            with _peers(task, root, environment) as peers:
+                return engine.aggregate(task, root, threads(environment), peers)
     raise ContractError("BadTask", f"{TASK_ENV} holds a {type(task).__name__}, not one of ours")
 
 
+def _peers(task: AggregateTask, root: Path, environment: Mapping[str, str]) -> Peers:
+    """Who else works on this aggregation, by the task and our index among the Job's pods."""
+    if task.shards == 1:
+        return Alone(task, root)
+    from fedtrain.aggregation.shards import Shards
+
+    try:
+        index = int(environment[SHARD_ENV])
+    except (KeyError, ValueError):
+        sentence = f"{SHARD_ENV} must say which of {task.shards} shards this process is"
+        raise ContractError("BadTask", sentence) from None
+    return Shards(task, root, index)
+
+
 def threads(environment: Mapping[str, str]) -> int:
-    """How many threads fold and how many children inspect; the bytes do not depend on it."""
+    """How many threads, and children at intake; the bytes do not depend on it."""
     wanted = environment.get(THREADS_ENV)
     return int(wanted) if wanted else min(len(os.sched_getaffinity(0)), MOST_THREADS)
 

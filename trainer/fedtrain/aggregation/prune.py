@@ -30,7 +30,7 @@ def after(task: AggregateTask, root: Path) -> None:
     round run beside the next one, so their folders stay for one round longer than updates.
     """
     with _pruning("global") as pruning, removal.opened(root / "global") as folder:
-        _globals(task, folder, pruning)
+        _globals(task, root, folder, pruning)
     with _pruning("updates") as pruning, removal.opened(root / "updates") as updates:
         for participant in removal.names(updates, float("inf")):
             with (
@@ -40,16 +40,17 @@ def after(task: AggregateTask, root: Path) -> None:
                 _updates(task, folder, own)
 
 
-def leftovers_before(folder: Path) -> None:
+def leftovers_before(folder: Path, *, itself: bool = False) -> None:
     """Remove what aggregations of lower numbers of the same round left unfinished.
 
-    If one of them still runs somewhere, its rename fails, and nobody waits for it any more.
+    If one of them still runs somewhere, its rename fails, and nobody waits for it any more. Once
+    `folder` is published, the same is true of those of its own number (`itself`).
     """
     place = f"global/{folder.parent.name}"
     with _pruning(place) as pruning, removal.opened(folder.parent) as parent:
         for entry in removal.names(parent, pruning.until):
             label = _LABELLED.match(entry)
-            if label is not None and int(label[1]) < int(folder.name):
+            if label is not None and int(label[1]) < int(folder.name) + itself:
                 pruning.remove(entry, parent, entry)
 
 
@@ -96,9 +97,12 @@ def _pruning(place: str) -> Iterator[_Pruning]:
         say(f"could not remove {pruning.first}{more}")
 
 
-def _globals(task: AggregateTask, folder: int, pruning: _Pruning) -> None:
+def _globals(task: AggregateTask, root: Path, folder: int, pruning: _Pruning) -> None:
     for number, name in pruning.rounds(folder):
-        if number >= task.round:
+        if number > task.round:
+            continue
+        if number == task.round:
+            leftovers_before(root / task.output, itself=True)
             continue
         old = number <= task.round - task.keep_globals
         with pruning.noting(name), removal.opened(name, folder) as models:

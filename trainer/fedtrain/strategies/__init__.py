@@ -1,35 +1,59 @@
-"""One file per strategy, named as in the papers; `named` finds it.
+"""One file per strategy, named as in the papers; `strategy` finds it and reads its parameters.
 
-A strategy is two functions of one tile at a time: *reduce* over the accepted deltas, and the
-server's *step* from the base and the reduced delta to the next global model. It sees parameters
-only; floating buffers always take the plain weighted mean and integers the maximum.
+A strategy sees parameters only: floating buffers take a mean (or the coordinatewise rule) and
+never a step, integers the maximum. `norm_bound` is a guard that goes with each of them.
 """
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
-
+from fedtrain.strategies.bulyan import Bulyan
+from fedtrain.strategies.centeredclipping import CenteredClipping
+from fedtrain.strategies.diloco import DiLoCo
+from fedtrain.strategies.fedadagrad import FedAdagrad
+from fedtrain.strategies.fedadam import FedAdam
 from fedtrain.strategies.fedavg import FedAvg
+from fedtrain.strategies.fedavgm import FedAvgM
+from fedtrain.strategies.fedprox import FedProx
+from fedtrain.strategies.fedyogi import FedYogi
+from fedtrain.strategies.geometricmedian import GeometricMedian
+from fedtrain.strategies.krum import Krum
+from fedtrain.strategies.median import Median
+from fedtrain.strategies.multikrum import MultiKrum
+from fedtrain.strategies.parameters import read
+from fedtrain.strategies.strategy import Array, Facts, Needs, Strategy
+from fedtrain.strategies.trimmedmean import TrimmedMean
 
-Array = np.ndarray[Any, Any]
+__all__ = ["STRATEGIES", "Array", "Facts", "Needs", "Strategy", "strategy"]
+
+STRATEGIES: Mapping[str, type[Strategy]] = {
+    kind.name: kind
+    for kind in (
+        FedAvg,
+        FedProx,
+        FedAvgM,
+        FedAdam,
+        FedYogi,
+        FedAdagrad,
+        DiLoCo,
+        Median,
+        TrimmedMean,
+        Krum,
+        MultiKrum,
+        Bulyan,
+        GeometricMedian,
+        CenteredClipping,
+    )
+}
 
 
-class Strategy(Protocol):
-    """What the fold needs to know of a strategy; arrays are flat and fp32, one tile long."""
+def strategy(document: Mapping[str, Any]) -> Strategy:
+    """{"name": "FedAdam", "learningRate": 0.01, ...} → that strategy; what is missing defaults.
 
-    def reduce(self, deltas: Iterable[Array], weights: Array) -> Array:
-        """One delta from the accepted ones, which come in participant order.
-
-        deltas: lazily read, each valid until the next is asked for. weights: fp32, sum 1.
-        """
-
-    def step(self, base: Array, delta: Array) -> Array:
-        """The next global model's tile; both arguments may be overwritten."""
-
-
-def named(name: str) -> Strategy:
-    """Raises ValueError for a strategy that this version does not have."""
-    if name == "FedAvg":
-        return FedAvg()
-    raise ValueError(f"strategy.name: {name!r} is not one of FedAvg")
+    Raises ValueError, in one sentence, for a name or a parameter that this version does not know.
+    """
+    name = document.get("name")
+    kind = STRATEGIES.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise ValueError(f"strategy.name: {name!r} is not one of {', '.join(STRATEGIES)}")
+    return read(kind, document)

@@ -1,0 +1,90 @@
+"""How the accepted updates are put together: decided from what was measured of all of them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fedtrain.aggregation.fold import Weighting
+from fedtrain.aggregation.report import Report
+from fedtrain.aggregation.sums import exponent_of
+from fedtrain.contract import AggregateTask
+from fedtrain.schema import Schema
+from fedtrain.strategies import Facts, Needs, Strategy, norm_bound
+
+
+def must_measure(task: AggregateTask, strategy: Strategy) -> bool:
+    """Whether anything has to be known of all updates before the fold."""
+    return (
+        strategy.needs is not Needs.NOTHING
+        or task.norm_bound is not None
+        or task.precision == "Exact"
+    )
+
+
+def squares(report: Report, schema: Schema, count: int) -> list[float]:
+    """Of each update's parameters: the sum of squares, in the schema's order."""
+    totals = [0.0] * count
+    for spec in schema.tensors:
+        for number, value in enumerate(report.squares[spec.name]):
+            totals[number] += value
+    return totals
+
+
+def weighting(
+    task: AggregateTask,
+    strategy: Strategy,
+    schema: Schema,
+    weights: Sequence[float],
+    measured: Report | None,
+) -> Weighting:
+    """measured: of all shards, None if nothing had to be. Raises ValueError for a bad bound."""
+    shares = np.array(weights, np.float64)
+    norms = products = scales = None
+    if measured is not None:
+        norms = np.sqrt(np.array(squares(measured, schema, len(shares))))
+        if task.norm_bound is not None:
+            scales = norm_bound.scales(norms, task.norm_bound)
+            norms = norms * scales
+        if Needs.PRODUCTS in strategy.needs:
+            products = _products(measured, schema, scales)
+    facts = Facts(weights=shares, norms=norms, products=products)
+    coefficients = strategy.coefficients(facts)
+    return Weighting(
+        coefficients=coefficients,
+        buffers=strategy.buffer_weights(facts, coefficients),
+        scales=scales,
+        exponents={} if measured is None else _exponents(measured, schema, scales),
+    )
+
+
+def _products(
+    measured: Report, schema: Schema, scales: "np.ndarray[tuple[int], np.dtype[np.float32]] | None"
+) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
+    """Over all parameters, summed in the schema's order; of the scaled deltas."""
+    parts = [
+        measured.products[name]
+        for name in ("", *(spec.name for spec in schema.tensors))
+        if name in measured.products
+    ]
+    total = np.zeros_like(parts[0])
+    for part in parts:
+        total += part
+    if scales is not None:
+        factors = np.ones(len(total))
+        factors[: len(scales)] = scales
+        total *= factors[:, None] * factors
+    return total
+
+
+def _exponents(
+    measured: Report, schema: Schema, scales: "np.ndarray[tuple[int], np.dtype[np.float32]] | None"
+) -> dict[str, int]:
+    """Of each floating tensor, for the exact sum."""
+    exponents = {}
+    for spec in schema.tensors:
+        if spec.kind != "integer":
+            largest = np.array(measured.largest[spec.name], np.float32)
+            if scales is not None and spec.kind == "parameter":
+                largest = largest * scales
+            exponents[spec.name] = exponent_of(float(largest.max(initial=0.0)))
+    return exponents

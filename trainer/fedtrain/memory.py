@@ -1,0 +1,197 @@
+"""What a participant keeps between rounds, and when it counts: `rnd.state` and error feedback.
+
+    $FEDTRAIN_SCRATCH/<training>-<uid8>/<participant>/state/<round>-<attempt>/
+        state.json, state.safetensors, residual.safetensors
+
+Saved with the submit and before the update is published, as one folder that appears whole; given
+back is the one of this participant's last accepted (round, attempt), which the global model's
+manifest names. So what is kept never runs ahead of the federation: a round whose update was lost,
+refused or came too late leaves a folder that nobody reads, and the next one removes it.
+
+residual.safetensors is error feedback: what the codec left out of the update, by parameter, which
+is added to the next update (Seide et al. 2014, "1-Bit Stochastic Gradient Descent"; Karimireddy et
+al. 2019, "Error Feedback Fixes SignSGD"). It passes through in tiles, like the model.
+"""
+
+import atexit
+import contextlib
+import errno
+import os
+import re
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from fedtrain import publication
+from fedtrain.contract import SCRATCH_ENV, ParticipantTask, training_folder
+from fedtrain.errors import TryAgain
+from fedtrain.layout import plan
+from fedtrain.schema import Schema
+from fedtrain.state import STATE_FILE, State, read_state
+from fedtrain.tensorfile import TensorFile, TensorWriter
+from fedtrain.weights import Array
+
+RESIDUAL_FILE = "residual.safetensors"
+_OF_A_ROUND = re.compile(r"(?:\.tmp-)?(\d+)-(\d+)(?:-[0-9a-f]{32})?")
+_of_this_process: Path | None = None
+_said: set[str] = set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """One participant's folder of states.
+
+    accepted: (round, attempt) of its last update that is part of the global model, or None.
+    lasting: whether the folder outlives this process.
+    """
+
+    folder: Path
+    task: ParticipantTask
+    accepted: tuple[int, int] | None
+    lasting: bool
+
+    @classmethod
+    def of(cls, task: ParticipantTask, accepted: tuple[int, int] | None) -> Self:
+        """The participant's memory on its scratch, or else one that ends with this process."""
+        scratch = os.environ.get(SCRATCH_ENV)
+        root = Path(scratch) if scratch else _root_of_this_process()
+        folder = root / training_folder(task.training, task.uid) / task.participant / "state"
+        return cls(folder=folder, task=task, accepted=accepted, lasting=bool(scratch))
+
+    @property
+    def _given_back(self) -> Path | None:
+        """The folder of the last accepted attempt, if that attempt had anything to keep."""
+        if self.accepted is None:
+            return None
+        folder = self.folder / "{}-{}".format(*self.accepted)
+        return folder if (folder / STATE_FILE).exists() else None
+
+    def state(self) -> State:
+        """What `rnd.state` begins with. Raises TryAgain (StateUnreadable)."""
+        with _told("StateUnreadable"):
+            return State(read_state(self._given_back) if self._given_back else None)
+
+    def residual(self) -> TensorFile | None:
+        """What the last accepted update left out, opened. Raises TryAgain (StateUnreadable)."""
+        with _told("StateUnreadable"):
+            if self._given_back is None or not (self._given_back / RESIDUAL_FILE).exists():
+                return None
+            return TensorFile.open(self._given_back / RESIDUAL_FILE)
+
+    def prune(self) -> None:
+        """Remove what can never be given back: earlier rounds' states, but the last accepted.
+
+        This round's base says what became of every round before it, so that is already settled.
+        """
+        if not self.folder.is_dir():
+            return
+        for entry in list(self.folder.iterdir()):
+            named = _OF_A_ROUND.fullmatch(entry.name)
+            if named is None or int(named[1]) >= self.task.round:
+                continue
+            if entry != self._given_back:
+                shutil.rmtree(entry, ignore_errors=True)
+
+
+class Saving:
+    """The state of one attempt about to be saved: leave residuals, then `commit`; a context."""
+
+    def __init__(self, memory: Memory, schema: Schema, *, feedback: bool) -> None:
+        task = memory.task
+        if feedback and not memory.lasting:
+            _say_once(
+                f"{SCRATCH_ENV} is not set: what the codec leaves out of this update is lost; "
+                "give this participant scratch"
+            )
+        self.feedback = feedback and memory.lasting
+        self._memory = memory
+        self._schema = schema
+        self._target = memory.folder / f"{task.round}-{task.attempt}"
+        label = f"{task.round}-{task.attempt}-"
+        self._new = publication.Publication(self._target, STATE_FILE, label=label)
+        self._opened = ExitStack()
+        self._before: TensorFile | None = None
+        self._after: TensorWriter | None = None
+
+    def __enter__(self) -> Self:
+        if self.feedback:
+            parameters = [spec for spec in self._schema.tensors if spec.kind == "parameter"]
+            infos = plan((spec.name, "F32", spec.shape) for spec in parameters)
+            with ExitStack() as opened, _told("StateNotSaved"):
+                self._before = self._memory.residual()
+                if self._before is not None:
+                    opened.enter_context(self._before)
+                path = opened.enter_context(self._new).path
+                self._after = opened.enter_context(TensorWriter(path / RESIDUAL_FILE, infos))
+                self._opened = opened.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._opened.__exit__(*exception)  # type: ignore[arg-type]
+
+    def with_residual(self, name: str, start: int, values: Array) -> Array:
+        """The run plus what the last accepted update left out of it."""
+        if self._before is None:
+            return values
+        with _told("StateUnreadable"):
+            if name not in self._before.tensors:
+                raise ValueError(f"{RESIDUAL_FILE} has no {name!r}")
+            return np.add(values, self._before.read(name, start, start + values.size))
+
+    def leave(self, name: str, start: int, residual: Array) -> None:
+        """Keep what this update leaves out of a run."""
+        assert self._after is not None
+        with _told("StateNotSaved"):
+            self._after.write(name, start, residual)
+
+    def commit(self, state: State) -> None:
+        """Save everything under (round, attempt), and forget what is over.
+
+        A folder of the same attempt is from a process that died before its update was published:
+        what counts is what goes with the update that is about to be.
+        """
+        with _told("StateNotSaved"):
+            if self._target.exists():
+                shutil.rmtree(self._target)
+            if state and not self._memory.lasting:
+                _say_once(f"{SCRATCH_ENV} is not set: rnd.state is kept for this process only")
+            if self._after is not None:
+                self._after.close()
+                self._new.commit(state.write(self._new.path))
+            elif state:
+                with self._new as new:
+                    new.commit(state.write(new.path))
+            self._memory.prune()
+
+
+def _root_of_this_process() -> Path:
+    global _of_this_process
+    if _of_this_process is None:  # only named here: it is made if something is saved
+        _of_this_process = Path(tempfile.gettempdir()) / f"fedtrain-{uuid.uuid4().hex}"
+        atexit.register(shutil.rmtree, _of_this_process, ignore_errors=True)
+    return _of_this_process
+
+
+def _say_once(line: str) -> None:
+    if line not in _said:
+        _said.add(line)
+        print(f"fedtrain: {line}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _told(reason: str) -> Iterator[None]:
+    """Turn what the scratch says into TryAgain: it is the participant's own, not the exchange."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        word = "ScratchFull" if full else reason
+        raise TryAgain(word, f"the state on {SCRATCH_ENV}: {error}") from error
