@@ -34,7 +34,8 @@ tools:
 
 .PHONY: test
 test: tools check ## All tests, those on a real API server and a real cluster included
-	$(RUN) pytest -q -m "processes or apiserver or cluster"
+	$(RUN) pytest -q -n auto --dist loadfile -m "processes and not apiserver and not cluster"
+	$(RUN) pytest -q -m "apiserver or cluster"
 
 .PHONY: bench
 bench: ## Measure rounds and aggregation; write tables to benchmarks/results/

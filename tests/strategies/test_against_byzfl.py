@@ -5,15 +5,31 @@ f + 1 they are the paper's with f, but for Multi-Krum's selecting one less. Its 
 starts at zero, so both are walked to the end. It has no Bulyan.
 """
 
+import importlib
+import warnings
+from typing import Any
+
 import numpy as np
 import pytest
 
+from benchmarks import peers
 from fedtrain.strategies import strategy
 from tests.strategies.rounds_in_memory import initial, reduce_by, reduced, updates
 
-byzfl = pytest.importorskip("byzfl", reason="the optional dependency group `bench` brings byzfl")
+pytestmark = pytest.mark.processes  # byzfl is downloaded, once
 
 SEEDS = range(20)
+byzfl: Any = None
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _byzfl_itself() -> None:
+    """Not at import: the quick tests collect this file too."""
+    global byzfl
+    peers.installed()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what they import: not ours to mend
+        byzfl = importlib.import_module("byzfl")
 
 
 @pytest.mark.parametrize("seed", SEEDS)

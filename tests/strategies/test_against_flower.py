@@ -4,17 +4,33 @@ Not its FedAdam (corrects a bias that the paper does not), Krum (fp32 norms of w
 (selects in one shot).
 """
 
+import importlib
+import warnings
+from typing import Any
+
 import numpy as np
 import pytest
 
+from benchmarks import peers
 from fedtrain.strategies import Array, strategy
 from tests.strategies.rounds_in_memory import initial, reduce_by, reduced, updates
 
-WHY = "the optional dependency group `bench` brings Flower"
-app = pytest.importorskip("flwr.app", reason=WHY)
-flower = pytest.importorskip("flwr.serverapp.strategy", reason=WHY)
+pytestmark = pytest.mark.processes  # Flower is downloaded, once
 
 SEEDS = range(20)
+app: Any = None
+flower: Any = None
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _flower_itself() -> None:
+    """Not at import: the quick tests collect this file too."""
+    global app, flower
+    peers.installed()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what they import: not ours to mend
+        app = importlib.import_module("flwr.app")
+        flower = importlib.import_module("flwr.serverapp.strategy")
 
 
 class Reply:
