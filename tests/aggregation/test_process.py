@@ -98,6 +98,18 @@ def test_what_it_says_on_the_way_names_the_refused_and_the_rates(
     assert "folded 2 updates with FedAvg" in ended.output
 
 
+@pytest.mark.parametrize("digest", ["\ud800", "x\nthe model was replaced"])
+def test_words_that_cannot_be_printed_cost_their_author_the_round_and_nobody_else(
+    federation: Any, a_delta: Make, digest: str
+) -> None:
+    federation.with_update("mallory", a_delta(3), digest=digest)
+    ended = federation.run()
+    assert ended.code == 0, ended.output
+    assert ended.message is not None
+    assert federation.verdict_on("mallory", ended.message) == "ReceiptInvalid"
+    assert "\nthe model" not in ended.output
+
+
 def test_neither_torch_nor_pickle_nor_the_safetensors_library_is_loaded(federation: Any) -> None:
     ended = federation.run_with(
         "", "import sys; print('loaded:', {'torch', 'safetensors'} & set(sys.modules))"

@@ -156,6 +156,41 @@ def test_momentum_goes_on_where_the_last_round_left_it(
     assert parted_digest(message.result["digest"])[1] is not None
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("norm_bound", [None, 1e-7])
+def test_an_exact_sum_has_room_for_a_center_larger_than_every_delta(
+    a_federation: Make,
+    a_delta: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    norm_bound: float | None,
+    threads: int,
+) -> None:
+    from fedtrain.aggregation import engine
+
+    small_tiles(monkeypatch)
+
+    def tiny(seed: int) -> dict[str, np.ndarray]:
+        return {
+            name: (array * np.float32(1e-8)).astype(array.dtype)
+            for name, array in a_delta(seed).items()
+        }
+
+    moved = []
+    for n, precision in enumerate(("Float64", "Exact"), start=1):
+        federation = a_round(a_federation, a_delta)
+        far = {"strategy": {"name": "CenteredClipping", "radius": 100.0}, "precision": precision}
+        federation.aggregate(threads, **far, output=f"global/1/{n}")
+        task = dataclasses.replace(
+            next_round(federation, tiny, n),
+            strategy={"name": "CenteredClipping", "radius": 1e-3},
+            precision=precision,
+            norm_bound=norm_bound,
+        )
+        engine.aggregate(task, federation.root, threads)
+        moved.append(flat(federation.result(2, 1)))
+    assert np.abs(moved[1] - moved[0]).max() < 1e-6
+
+
 def test_a_state_that_is_not_what_its_digest_says_publishes_nothing(
     a_federation: Make, a_delta: Make
 ) -> None:

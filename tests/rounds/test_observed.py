@@ -215,6 +215,12 @@ def test_a_foreign_termination_message_is_no_message_of_ours():
         assert Message.decode(text) is None
 
 
+def test_half_a_surrogate_pair_in_a_message_becomes_a_question_mark():
+    message = Message.decode(r'{"reason":"Odd","message":"a\ud800b","result":{"x":"\udfff"}}')
+    assert message is not None
+    assert (message.message, message.result) == ("a?b", {"x": "?"})
+
+
 def test_a_message_always_fits_the_kubelet():
     big = {"details": {"north": "x" * 5000}, "samples": 1}
     data = Message(reason="R", message="é" * 5000, result=big).encode()

@@ -1,6 +1,6 @@
 """A round of aggregation in a few lines, on whole arrays in memory: what the engine does by pieces.
 
-Products are sums of elementwise products, as the engine's are: BLAS would break ties.
+Products are sums of elementwise products; the engine takes them in runs, by BLAS.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,8 +55,7 @@ def facts_of(
         slots = initial(rule, deltas.shape[1]) if slots is None else slots
         rows = np.vstack([rows, slots[rule.center]])
     products = np.array([[np.sum(a * b) for b in rows] for a in rows])
-    norms = np.sqrt(np.diagonal(products)[: len(deltas)])
-    return Facts(weights=weights / weights.sum(), norms=norms, products=products)
+    return Facts(weights=weights / weights.sum(), products=products)
 
 
 def reduced(

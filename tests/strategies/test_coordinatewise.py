@@ -65,10 +65,10 @@ def test_running_variances_stay_variances(name: str) -> None:
     rule = strategy({"name": name})
     variances = np.abs(updates(8, 8)) + np.float32(0.01)
     coefficients = np.full(8, 1 / 8)
-    whole = rule.combine_buffers(variances.copy(), coefficients)
+    whole = rule.combine(variances.copy(), coefficients)
     assert np.all(whole >= variances.min(axis=0))
     base = np.float32(1.0)
-    moved = base + rule.combine_buffers(variances - base, coefficients)
+    moved = base + rule.combine(variances - base, coefficients)
     assert np.allclose(moved, whole, atol=1e-6)
 
 

@@ -100,7 +100,7 @@ def test_the_fewest_participants_are_enough(document: Document, seed: int, more:
 def test_no_finite_update_makes_anything_infinite_for_rounds(
     document: Document, seed: int, exponents: list[int], signs: int
 ) -> None:
-    """Up to 1.3e30, and warnings are errors. The document's defaults."""
+    """Up to 1.3e30, far beyond what intake lets pass, and warnings are errors."""
     rule = strategy(document)
     model = updates(seed, 1)[0]
     slots = initial(rule, 33)
@@ -162,7 +162,6 @@ def test_coefficients_ask_for_no_more_than_the_needs(document: Document) -> None
     facts = facts_of(rule, updates(1, 12))
     lean = type(facts)(
         weights=facts.weights,
-        norms=facts.norms if Needs.NORMS in rule.needs else None,
         products=facts.products if Needs.PRODUCTS in rule.needs else None,
     )
     assert np.array_equal(rule.coefficients(lean), rule.coefficients(facts))

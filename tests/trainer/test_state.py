@@ -187,6 +187,16 @@ def test_a_state_that_was_damaged_is_no_empty_state(federation: Any) -> None:
     assert failed.value.reason == "StateUnreadable"
 
 
+@pytest.mark.parametrize("text", ['{"version":1}', "[1]", '{"version":1,"json":3,"torch":[]}'])
+def test_a_state_of_another_shape_is_told_as_unreadable(federation: Any, text: str) -> None:
+    federation.train(1, seen=np.ones(3))
+    federation.accept(1, {"north": (1, 1)})
+    (kept(federation) / "1-1/state.json").write_text(text)
+    with pytest.raises(TryAgain) as failed:
+        federation.train(2)
+    assert failed.value.reason == "StateUnreadable"
+
+
 VALUES: Mapping[str, Callable[[], Any]] = {
     "double": lambda: np.linspace(0, 1, 5),
     "matrix": lambda: np.arange(6, dtype=np.int32).reshape(2, 3).T,

@@ -9,6 +9,9 @@ environment variable `FEDTRAIN_TASK` and the root of the training's folder on th
     updates/<participant>/<round>/<attempt>/update.safetensors, receipt.json
     updates/<participant>/<round>/evaluation-<attempt>/receipt.json
 
+A strategy with a state of its own adds server.safetensors; of several shards each file is parts
+with an index, <file>.index.json.
+
 A process answers by its exit code, by what it published, and by a termination message of at most
 `MESSAGE_LIMIT` bytes, which may get lost: everything in it can be read again from the exchange.
 """
@@ -309,7 +312,9 @@ class Message:
     def decode(cls, text: str) -> Self | None:
         """The message in a container's status, or None: a foreign text is no message of ours."""
         try:
-            document = json.loads(text)
+            # Half a surrogate pair is no text: what cannot be UTF-8 becomes a question mark.
+            whole = json.dumps(json.loads(text), ensure_ascii=False)
+            document = json.loads(whole.encode("utf-8", "replace"))
         except (ValueError, RecursionError):
             return None
         if not isinstance(document, dict) or not isinstance(document.get("reason"), str):

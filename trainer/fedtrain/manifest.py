@@ -62,6 +62,7 @@ class Manifest:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Raises ValueError, in one sentence, for anything that is not a manifest."""
+        unfit = ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError
         try:
             document: dict[str, Any] = json.loads(text)
             document["accepted"] = tuple(Accepted(**entry) for entry in document["accepted"])
@@ -69,7 +70,7 @@ class Manifest:
             last = document.get("last_accepted", {})
             document["last_accepted"] = {name: (int(r), int(n)) for name, (r, n) in last.items()}
             manifest = cls(**document)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except unfit as error:
             raise ValueError(f"not a manifest: {error}") from error
         if manifest.version != VERSION:
             raise ValueError(f"manifest version {manifest.version} is not {VERSION}")

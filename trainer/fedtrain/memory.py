@@ -144,7 +144,10 @@ class Saving:
         with _told("StateUnreadable"):
             if name not in self._before.tensors:
                 raise ValueError(f"{RESIDUAL_FILE} has no {name!r}")
-            return np.add(values, self._before.read(name, start, start + values.size))
+            residual = self._before.read(name, start, start + values.size)
+            if residual.dtype != np.float32 or not np.isfinite(residual).all():
+                raise ValueError(f"{RESIDUAL_FILE} holds for {name!r} what nobody left there")
+            return np.add(values, residual)
 
     def leave(self, name: str, start: int, residual: Array) -> None:
         """Keep what this update leaves out of a run."""

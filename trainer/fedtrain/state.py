@@ -85,11 +85,14 @@ class State(MutableMapping[str, Any]):
 
 def read_state(folder: Path) -> dict[str, Any]:
     """The values that `State.write` put there. Raises OSError, or ValueError in one sentence."""
-    document = json.loads(read_text(folder / STATE_FILE))
-    if not isinstance(document, dict) or document.get("version") != VERSION:
-        raise ValueError(f"{STATE_FILE} is not of version {VERSION}")
-    values: dict[str, Any] = dict(document["json"])
-    torch_names = set(document["torch"])
+    try:
+        document = json.loads(read_text(folder / STATE_FILE))
+        if document["version"] != VERSION:
+            raise ValueError(f"{STATE_FILE} is not of version {VERSION}")
+        values: dict[str, Any] = dict(document["json"])
+        torch_names = set(document["torch"])
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{STATE_FILE} is not what was written there: {error}") from error
     with TensorFile.open(folder / TENSORS_FILE) as file:
         for name, info in file.tensors.items():
             array = file.read(name).reshape(info.shape)

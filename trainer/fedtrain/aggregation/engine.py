@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from fedtrain import strategies
+from fedtrain import codecs, strategies
 from fedtrain.aggregation import prune
 from fedtrain.aggregation.acceptance import Standing, accepted, rejected, weighed
 from fedtrain.aggregation.fold import BaseModel
@@ -90,21 +89,21 @@ class _Base:
 
 def _publish(task: AggregateTask, root: Path, threads: int, peers: Peers) -> str | None:
     """The manifest of the publication that counts; None for a shard that does not publish."""
-    strategy, codecs = _strategy(task), _codecs(task)
+    strategy, codec = _strategy(task), _codec(task)
     with ExitStack() as opened:
         base = _open_base(task, root, opened)
         model_digest, state_digest = parted_digest(task.model.digest)
         folder = root / task.model.path
         state = opened.enter_context(ServerState(folder, strategy.slots, state_digest))
         state.check(base.schema.tensors)
-        tensors = carried(base.schema, codecs[0])
+        tensors = carried(base.schema, codec)
         intake = Intake(
             root=root,
             training=task.uid,
             round=task.round,
             base=task.model.digest,
             tensors=tensors,
-            codecs=(task.codec, *(codec.document for codec in codecs if codec is not None)),
+            codecs=(task.codec,) if codec is None else (task.codec, codec.document),
         )
         standing, updates = _taken_in(task, intake, threads, peers, opened)
         this = Round(
@@ -167,14 +166,9 @@ def _strategy(task: AggregateTask) -> Strategy:
         raise ContractError("StrategyUnknown", str(error)) from error
 
 
-def _codecs(task: AggregateTask) -> tuple[Any, ...]:
-    """The task's codec, or None for updates as they are."""
-    if task.codec is None:
-        return (None,)
-    from fedtrain import codecs
-
+def _codec(task: AggregateTask) -> codecs.Codec | None:
     try:
-        return (codecs.codec(task.codec),)
+        return codecs.codec(task.codec)
     except ValueError as error:
         raise ContractError("CodecUnknown", str(error)) from error
 

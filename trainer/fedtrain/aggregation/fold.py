@@ -153,10 +153,7 @@ class Fold(Pass):
             pass
         combined: Array = stack[0]
         if not reading.unsound:
-            rule = self._server.strategy
-            parameter = reading.unit.tensor.spec.kind == "parameter"
-            combine = rule.combine if parameter else rule.combine_buffers
-            combined = combine(stack, self._weighting.coefficients)
+            combined = self._server.strategy.combine(stack, self._weighting.coefficients)
         return combined
 
     def _write(self, unit: Unit, start: int, piece: Array, state: Mapping[str, Array]) -> None:

@@ -8,6 +8,7 @@ is nobody's fault and is raised.
 
 import json
 import os
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +19,15 @@ from typing import Any, Self
 from fedtrain.aggregation.children import Crashed, in_children
 from fedtrain.aggregation.log import Stopwatch, say
 from fedtrain.aggregation.soundness import Refused
-from fedtrain.aggregation.units import Carried, update_schema
+from fedtrain.aggregation.units import Carried
+from fedtrain.codecs import update_schema
 from fedtrain.contract import RECEIPT_FILE, UPDATE_FILE, Receipt, update_folder
 from fedtrain.layout import TensorFileError, encode_header
 from fedtrain.schema import Schema
 from fedtrain.tensorfile import TensorFile, open_regular, read_exactly
 
 RECEIPT_LIMIT = 256 * 1024
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 CHILD_MEMORY = 256 * 1024 * 1024
 MOST_SAMPLES = 2**53
 
@@ -47,7 +50,8 @@ class Intake:
     @property
     def schema(self) -> Schema:
         """Of an update's file."""
-        return update_schema(self.tensors)
+        codec = next((tensor.codec for tensor in self.tensors if tensor.codec), None)
+        return update_schema(Schema.of(tensor.spec for tensor in self.tensors), codec)
 
     @property
     def header_limit(self) -> int:
@@ -216,8 +220,9 @@ def _check_receipt(receipt: Receipt, intake: Intake, participant: str, attempt: 
             f"encoded as {receipt.codec!r:.80}, but this round takes {intake.codecs[0]!r:.80}"
         )
         raise Refused("CodecMismatch", sentence)
-    if not isinstance(receipt.digest, str):
-        raise Refused("ReceiptInvalid", "the receipt names no digest")
+    if not isinstance(receipt.digest, str) or not _DIGEST.fullmatch(receipt.digest):
+        sentence = f"the receipt's digest is {receipt.digest!r:.80}, not sha256: and 64 hex digits"
+        raise Refused("ReceiptInvalid", sentence)
     if receipt.samples > MOST_SAMPLES:
         raise Refused("ReceiptInvalid", "the receipt counts more than 2**53 samples")
     if receipt.samples == 0:  # the SDK publishes none; rules without weights would count it

@@ -8,7 +8,9 @@ from pathlib import Path
 
 
 def say(line: str) -> None:
-    print(line, flush=True)
+    """One line whatever is in it: a participant's words neither forge lines nor fail to print."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    print(shown.encode("ascii", "backslashreplace").decode(), flush=True)
 
 
 @dataclass(slots=True)

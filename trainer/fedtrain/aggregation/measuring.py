@@ -13,6 +13,7 @@ import numpy as np
 from fedtrain.aggregation.passes import Pass
 from fedtrain.aggregation.record import Record
 from fedtrain.aggregation.server import ServerState
+from fedtrain.aggregation.soundness import largest_of
 from fedtrain.aggregation.units import ROW, Carried, Unit, pieces
 from fedtrain.aggregation.updates import Bench, UnitReading, Update
 
@@ -46,6 +47,7 @@ class Measuring(Pass):
         reading = UnitReading(unit, self.updates, bench, self.record, largest=True)
         parameter = unit.tensor.spec.kind == "parameter"
         sums = np.zeros((self._rows, self._rows)) if self._products and parameter else None
+        center = 0.0
         for start, stop in pieces(unit, self._piece):
             if self.interrupted:
                 return
@@ -61,7 +63,8 @@ class Measuring(Pass):
                     slot = bench.array("center", stop - start)
                     self._state.read(self._center, unit.tensor.spec, start, slot)
                     np.copyto(wide[-1], slot)
+                    center = max(center, largest_of(slot))
                 sums += wide @ wide.T
-        reading.finish()
+        reading.finish(*([] if self._center is None else [center]))
         if self._products:
             self.record.multiplied(number, unit, sums)

@@ -54,7 +54,7 @@ class Record:
     def measured(
         self, unit: Unit, squares: Sequence[float], largest: Sequence[float] | None
     ) -> None:
-        """One number for each update of the pass, in their order."""
+        """One number for each update of the pass, in order; `largest` may end with the center's."""
         name = unit.tensor.spec.name
         with self._lock:
             self._squares.setdefault(name, {})[unit.start] = squares

@@ -46,11 +46,12 @@ class Report:
     """Of one pass over one process's own tensors; the first pass is intake and has only claims.
 
     complete: nobody was refused on the way; all was read to the end anyhow. hashes: what was read
-    or written ("base", "state", "model", "server", or a candidate's number) → tensor of that
-    file → the sha256 of its tiles in hex, end to end. squares, largest: tensor of the schema →
-    sum of squares (0 unless a parameter) and largest magnitude of each candidate of the pass, in
-    order. products: tensor → (K, K) inner products, fp64; a process on its own keeps one sum, "".
-    written: bytes of the model's and the server's files, of which this process wrote a part.
+    or written ("base", "state", "model", "server", or a candidate's number) → tensor of that file →
+    the sha256 of its tiles in hex, end to end. squares, largest: tensor of the schema → sum of
+    squares (0 unless a parameter) and largest magnitude of each candidate of the pass, in order,
+    and of the strategy's center after them. products: tensor → (K, K) inner products, fp64; a
+    process on its own keeps one sum, "". written: bytes of the model's and the server's files, of
+    which this process wrote a part.
     """
 
     complete: bool = True

@@ -1,7 +1,6 @@
 """The server's own state: tensors "<slot>/<parameter>" in fp32 beside the global model."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,8 +10,8 @@ import numpy as np
 from fedtrain.contract import SERVER_FILE
 from fedtrain.errors import TryAgain
 from fedtrain.layout import TensorFileError
+from fedtrain.modelfiles import INDEX_SUFFIX, ModelFiles, open_model
 from fedtrain.schema import TensorSpec
-from fedtrain.tensorfile import TensorFile
 
 Array = np.ndarray[Any, Any]
 
@@ -42,35 +41,30 @@ class ServerState:
     def __init__(self, folder: Path, slots: Mapping[str, float], digest: str | None) -> None:
         self._slots = slots
         self._folder = folder
-        self._files: dict[str, TensorFile] = {}
-        self._opened = ExitStack()
+        self._files: ModelFiles | None = None
         self.digest = digest if slots else None
 
     def __enter__(self) -> Self:
         if self.digest is not None:
+            whole = self._folder / SERVER_FILE
+            index = whole.with_name(SERVER_FILE + INDEX_SUFFIX)
             try:
-                for path in _files(self._folder):
-                    file = self._opened.enter_context(TensorFile.open(path))
-                    self._files.update(dict.fromkeys(file.tensors, file))
+                self._files = open_model(index if index.exists() else whole)
             except (TensorFileError, OSError) as error:
-                self._opened.close()
                 raise TryAgain("BaseUnreadable", f"{self._folder.name}: {error}") from error
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
     ) -> None:
-        self._opened.close()
+        if self._files is not None:
+            self._files.close()
 
     def check(self, specs: Sequence[TensorSpec]) -> None:
         """Raises TryAgain (BaseUnreadable) unless the files hold exactly these slots."""
-        if self.digest is None:
+        if self._files is None:
             return
-        found = {
-            (info.name, info.dtype, info.shape)
-            for name, file in self._files.items()
-            for info in [file.tensors[name]]
-        }
+        found = {(info.name, info.dtype, info.shape) for info in self._files.tensors.values()}
         wanted = set(described(self._slots, specs))
         if found != wanted:
             odd = min(name for name, _, _ in found ^ wanted)
@@ -81,22 +75,10 @@ class ServerState:
 
     def read(self, slot: str, spec: TensorSpec, start: int, out: Array) -> None:
         """The slot's values for the model's tensor, from element `start` on."""
-        if self.digest is None:
+        if self._files is None:
             out.fill(self._slots[slot])
             return
-        name = tensor_name(slot, spec.name)
         try:
-            self._files[name].read_into(name, start, out)
+            self._files.read_into(tensor_name(slot, spec.name), start, out)
         except TensorFileError as error:
             raise TryAgain("BaseUnreadable", f"{self._folder.name}: {error}") from error
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    whole = folder / SERVER_FILE
-    if whole.exists():
-        yield whole
-        return
-    parts = sorted(folder.glob(f"{Path(SERVER_FILE).stem}-*.safetensors"))
-    if not parts:
-        raise TensorFileError("FileMissing", f"{SERVER_FILE} does not exist")
-    yield from parts

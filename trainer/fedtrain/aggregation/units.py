@@ -7,14 +7,11 @@ codec's parts do not line up, it is the whole tensor. Units never depend on thre
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from fedtrain.codecs import Codec
 from fedtrain.contract import TILE_BYTES
 from fedtrain.layout import item_size
 from fedtrain.schema import Schema, TensorSpec
-
-if TYPE_CHECKING:
-    from fedtrain.codecs import Codec
 
 ROW = 1024
 """Elements that soundness is looked at together, see `fedtrain.aggregation.soundness`."""
@@ -43,7 +40,7 @@ class Carried:
     count: int
     unit: int
     carriers: tuple[Carrier, ...]
-    codec: "Codec | None"
+    codec: Codec | None
 
     def run(self, carrier: Carrier, start: int, stop: int) -> tuple[int, int]:
         """Which elements of the carrier carry elements [start, stop) of the tensor."""
@@ -62,7 +59,7 @@ class Unit:
     stop: int
 
 
-def carried(schema: Schema, codec: "Codec | None") -> tuple[Carried, ...]:
+def carried(schema: Schema, codec: Codec | None) -> tuple[Carried, ...]:
     """What an update holds: parameters by the codec's parts, everything else as it is."""
     tensors: list[Carried] = []
     reached = 0
@@ -73,20 +70,6 @@ def carried(schema: Schema, codec: "Codec | None") -> tuple[Carried, ...]:
         unit = _unit(spec, own, carriers)
         tensors.append(Carried(number, spec, _count(spec.shape), unit, carriers, own))
     return tuple(tensors)
-
-
-def update_schema(tensors: Sequence[Carried]) -> Schema:
-    """The schema of an update file."""
-    return Schema.of(
-        TensorSpec(
-            name=carrier.name,
-            dtype=carrier.dtype,
-            shape=carrier.shape,
-            kind="integer" if carrier.dtype[0] in "IUB" and carrier.dtype != "BF16" else "buffer",
-        )
-        for tensor in tensors
-        for carrier in tensor.carriers
-    )
 
 
 def units_of(tensors: Sequence[Carried]) -> Iterator[Unit]:
@@ -105,7 +88,7 @@ def pieces(unit: Unit, size: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, unit.stop)
 
 
-def _carriers(spec: TensorSpec, codec: "Codec | None", number: int) -> Iterator[Carrier]:
+def _carriers(spec: TensorSpec, codec: Codec | None, number: int) -> Iterator[Carrier]:
     if codec is None:
         yield Carrier(number, None, spec.name, spec.dtype, spec.shape)
         return
@@ -113,14 +96,14 @@ def _carriers(spec: TensorSpec, codec: "Codec | None", number: int) -> Iterator[
         yield Carrier(number + part, part, spec.name + one.suffix, one.dtype, one.shape)
 
 
-def _unit(spec: TensorSpec, codec: "Codec | None", carriers: tuple[Carrier, ...]) -> int:
+def _unit(spec: TensorSpec, codec: Codec | None, carriers: tuple[Carrier, ...]) -> int:
     count, unit = _count(spec.shape), TILE_BYTES // item_size(spec.dtype)
     while unit < count and not _lines_up(unit, codec, carriers):
         unit *= 2
     return max(1, min(unit, count)) if unit >= count else unit
 
 
-def _lines_up(unit: int, codec: "Codec | None", carriers: tuple[Carrier, ...]) -> bool:
+def _lines_up(unit: int, codec: Codec | None, carriers: tuple[Carrier, ...]) -> bool:
     if codec is None:
         return True
     if codec.unit is not None and unit % codec.unit:

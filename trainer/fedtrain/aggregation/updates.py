@@ -150,8 +150,11 @@ class UnitReading:
                 continue
             yield position, value
 
-    def finish(self) -> None:
-        """Everything of the unit has been read: leave the hashes and the measurements."""
+    def finish(self, *others: float) -> None:
+        """Everything of the unit has been read: leave the hashes and the measurements.
+
+        others: the largest magnitude of each tensor that will be summed after the updates.
+        """
         tensor = self.unit.tensor
         for update, tiles in zip(self.updates, self._tiles, strict=True):
             for carrier, running in zip(tensor.carriers, tiles, strict=True):
@@ -159,7 +162,8 @@ class UnitReading:
                 self.record.hashed(source, carrier.name, self.unit.start, running.finish())
         parameter = tensor.spec.kind == "parameter"
         squares = self._squares if parameter else [0.0] * len(self.updates)
-        self.record.measured(self.unit, squares, self._largest if self.largest else None)
+        largest = [*self._largest, *others] if self.largest else None
+        self.record.measured(self.unit, squares, largest)
 
     def forget(self) -> None:
         """Drop the unit from the page cache."""

@@ -39,15 +39,14 @@ def weighting(
 ) -> Weighting:
     """measured: of all shards, None if nothing had to be. Raises ValueError for a bad bound."""
     shares = np.array(weights, np.float64)
-    norms = products = scales = None
+    products = scales = None
     if measured is not None:
-        norms = np.sqrt(np.array(squares(measured, schema, len(shares))))
         if task.norm_bound is not None:
+            norms = np.sqrt(np.array(squares(measured, schema, len(shares))))
             scales = norm_bound.scales(norms, task.norm_bound)
-            norms = norms * scales
         if Needs.PRODUCTS in strategy.needs:
             products = _products(measured, schema, scales)
-    facts = Facts(weights=shares, norms=norms, products=products)
+    facts = Facts(weights=shares, products=products)
     coefficients = strategy.coefficients(facts)
     return Weighting(
         coefficients=coefficients,
@@ -79,12 +78,12 @@ def _products(
 def _exponents(
     measured: Report, schema: Schema, scales: "np.ndarray[tuple[int], np.dtype[np.float32]] | None"
 ) -> dict[str, int]:
-    """Of each floating tensor, for the exact sum."""
+    """Of each floating tensor, for the exact sum; the center is summed, too, and never scaled."""
     exponents = {}
     for spec in schema.tensors:
         if spec.kind != "integer":
             largest = np.array(measured.largest[spec.name], np.float32)
             if scales is not None and spec.kind == "parameter":
-                largest = largest * scales
+                largest[: len(scales)] *= scales
             exponents[spec.name] = exponent_of(float(largest.max(initial=0.0)))
     return exponents

@@ -1,7 +1,8 @@
-"""Distances from inner products, in fp64 and without BLAS, whose sums depend on the machine.
+"""Distances from inner products, in fp64.
 
-||x - y||² = <x, x> - 2 <x, y> + <y, y>. What rounding leaves below zero is zero; of two updates
-equal bit by bit it leaves exactly zero, so that ties stay ties.
+||x - y||² = <x, x> - 2 <x, y> + <y, y>. What rounding leaves below zero is zero. Of two updates
+equal bit by bit it leaves exactly zero, so that ties stay ties, if equal rows had equal products:
+BLAS keeps to that on some machines (AVX2) and not on others (AVX-512), where rounding decides ties.
 """
 
 from typing import Any

@@ -18,10 +18,9 @@ Array = np.ndarray[Any, Any]
 
 
 class Needs(enum.Flag):
-    """What has to be measured before the fold; PRODUCTS hold the norms too, as their diagonal."""
+    """What has to be measured before the fold."""
 
     NOTHING = 0
-    NORMS = enum.auto()
     PRODUCTS = enum.auto()
 
 
@@ -30,12 +29,11 @@ class Facts:
     """What is known of the accepted updates, in participant order, in fp64.
 
     Measured of their deltas, parameters only, after norm bounding. weights: (K,), n_k / n, sum 1.
-    norms: (K,), L2. products: (K, K), the inner products; (K+1, K+1) with the tensor of the
-    strategy's `center` slot as last row, if it has one.
+    products: (K, K), the inner products; (K+1, K+1) with the tensor of the strategy's `center`
+    slot as last row, if it has one.
     """
 
     weights: Array
-    norms: Array | None = None
     products: Array | None = None
 
 
@@ -73,15 +71,12 @@ class Strategy:
         return facts.weights
 
     def combine(self, stack: Array, coefficients: Array) -> Array:
-        """fp32 (K, n) → (n,): the delta of one piece, if coordinatewise; may reorder the stack.
+        """fp32 (K, n) → (n,): the delta of one piece, of a parameter or a floating buffer, if
+        coordinatewise; may reorder the stack.
 
         Rows with coefficient 0 are not selected, whatever they hold.
         """
         return weighted_mean(stack, coefficients.astype(np.float32))
-
-    def combine_buffers(self, stack: Array, coefficients: Array) -> Array:
-        """The same for a piece of a floating buffer: its deltas, or the buffers themselves."""
-        return self.combine(stack, coefficients)
 
     def buffer_weights(self, facts: Facts, coefficients: Array) -> Array:
         """fp64 (K,), sum 1: by which floating buffers are averaged, unless coordinatewise."""
