@@ -15,6 +15,14 @@ ENV PATH=/opt/fedtrain/bin:$PATH \
 WORKDIR /workspace
 
 
+# The aggregator's optional kernel; of this stage only the library goes into an image.
+FROM ${BASE} AS kernel
+RUN apt-get update -q \
+ && apt-get install -q -y --no-install-recommends gcc libc6-dev
+COPY trainer/fedtrain/aggregation/kernel.c /kernel/
+RUN gcc -std=c11 -O3 -ffp-contract=off -fPIC -shared -o /kernel/libkernel.so /kernel/kernel.c
+
+
 FROM common AS controller
 COPY constraints.txt /opt/fedtrain/
 # In the end it has no pip, not the tests of others, and of the Kubernetes client (half of all that
@@ -31,6 +39,7 @@ RUN python3 -m venv /opt/fedtrain \
  && find kubernetes -type d -name __pycache__ -prune -exec rm -r {} +
 COPY operator/fedoperator /opt/fedtrain/code/fedoperator
 COPY trainer/fedtrain /opt/fedtrain/code/fedtrain
+COPY --from=kernel /kernel/libkernel.so /opt/fedtrain/code/fedtrain/aggregation/
 RUN python -m compileall -q /opt/fedtrain/code
 # A pod may run as a user that /etc/passwd does not know, and libraries ask for both.
 ENV HOME=/tmp LOGNAME=fedtrain

@@ -4,7 +4,8 @@ One process, the same tensors for all, the contestants in turn, so that whatever
 does meets all of them. The yardstick is how fast the same threads can read the same bytes:
 numpy's maximum over them as 64-bit words, the fastest reader that numpy has. Ours is measured
 twice: with a result that is allocated each time, as the others do it, and with one that is not, as
-in the aggregator, which never holds a whole model.
+in the aggregator, which never holds a whole model; and once more in numpy alone, where "fedtrain"
+has the compiled kernel.
 """
 
 import gc
@@ -13,15 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 from benchmarks import page, peers
 from benchmarks.peers import Array, Mean
 from fedtrain.aggregation.inmemory import mean_of
+from fedtrain.aggregation.kernel import kernel
 from fedtrain.aggregation.sums import widened
 
 FRESH = "fedtrain, fresh result"
+IN_NUMPY = "fedtrain, numpy alone"
 READER = "the reader (numpy max over 64-bit words)"
 LAYER = 16_000_000
 SAMPLE = 1 << 20
@@ -142,6 +146,8 @@ def _contest(
         "FLARE 2.9": peers.flare(updates, weights),
         "torch loop": peers.torch_loop(updates, weights),
     }
+    if kernel() is not None:
+        contestants[IN_NUMPY] = lambda: _in_numpy(updates, weights, threads, there)
     if dtype == "fp32":  # numpy, and so Flower, has no bf16
         contestants["Flower 1.41"] = peers.flower(updates, weights)
     taken: dict[str, list[page.Timing]] = {who: [] for who in contestants}
@@ -170,6 +176,16 @@ def _contest(
         )
         for who, timings in taken.items()
     ]
+
+
+def _in_numpy(
+    updates: Sequence[Mapping[str, Array]],
+    weights: Sequence[int],
+    threads: int,
+    out: Mapping[str, Array],
+) -> Mapping[str, Array]:
+    with mock.patch("fedtrain.aggregation.sums.kernel", return_value=None):
+        return mean_of(updates, weights, threads, out=out)
 
 
 def _read(updates: Sequence[Mapping[str, Array]], threads: int) -> None:
