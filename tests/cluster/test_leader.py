@@ -47,12 +47,25 @@ async def test_one_leads_and_the_other_stands_by_until_the_lease_is_released(sta
         assert second.stands_by
         assert not second.leads
         keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
         await first.release()
         assert not first.leads
-        await asyncio.wait_for(acquiring, 1.5)
+        await asyncio.wait_for(acquiring, 10)
     lease = await stage.api.request("GET", path(stage))
     assert lease["spec"]["holderIdentity"] == "second"
     assert lease["spec"]["leaseTransitions"] == 1
+
+
+@pytest.mark.apiserver
+async def test_a_renewal_that_arrived_unseen_does_not_keep_the_lease(stage, quick):
+    first = a_candidate(stage, "first")
+    await first.acquire()
+    seen = first._lease
+    assert await first._try()
+    first._lease = seen  # as if the renewal had been cancelled before its answer came
+    await first.release()
+    lease = await stage.api.request("GET", path(stage))
+    assert lease["spec"]["holderIdentity"] == ""
 
 
 @pytest.mark.apiserver

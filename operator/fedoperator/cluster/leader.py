@@ -72,9 +72,14 @@ class Leader:
         if not self.leads or self._lease is None:
             return
         self._released = True
-        spec = {**self._lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
         try:
-            await self._put({**self._lease, "spec": spec})
+            try:
+                await self._put(self._nobodys(self._lease))
+            except errors.Conflict:
+                # A renewal that was cancelled on its way here may have arrived all the same.
+                lease = await self._api.request("GET", f"{self._path}/{self._name}")
+                if lease["spec"].get("holderIdentity") == self._identity:
+                    await self._put(self._nobodys(lease))
             log.info("lease released", extra={"identity": self._identity})
         except errors.ClusterError as error:
             log.warning("lease not released", extra={"said": str(error)})
@@ -144,6 +149,11 @@ class Leader:
             "metadata": {"name": self._name, "namespace": self._namespace},
             "spec": spec,
         }
+
+    @staticmethod
+    def _nobodys(lease: Object) -> Object:
+        spec = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+        return {**lease, "spec": spec}
 
     async def _put(self, lease: Object) -> Object:
         return await self._api.request("PUT", f"{self._path}/{self._name}", lease)
