@@ -52,6 +52,13 @@ CASES = (
 )
 
 
+QUICK = (
+    Case(updates=8, megabytes=400, repeat=3),
+    Case(updates=64, megabytes=100, repeat=1),
+    Case(updates=8, megabytes=2000, repeat=1),
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """Seconds of each run. read, written: bytes of an aggregation. anonymous: RssAnon of the

@@ -249,7 +249,8 @@ def checked_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
             sentence = f"metrics[{name!r}]: a name is letters, digits and _, at most 40 of them"
             raise ContractError("BadMetric", sentence)
         try:
-            number = float(value)
+            # torch warns if what has a gradient is made a number
+            number = float(value.detach() if hasattr(value, "detach") else value)
         except (TypeError, ValueError, OverflowError, RuntimeError) as error:
             sentence = f"metrics[{name!r}]: {type(value).__name__} is not a number"
             raise ContractError("BadMetric", sentence) from error

@@ -116,7 +116,10 @@ def _check(name: Any, value: Any) -> None:
         kind = type(value).__name__
         raise _unfit(
             name,
-            f"a {kind} cannot be kept as it is; use numpy arrays, torch tensors, or what JSON "
+            f"a {kind} with other things in it than JSON holds cannot be kept; give each array or "
+            "tensor a name of its own in rnd.state, and turn keys into text and tuples into lists"
+            if isinstance(value, dict | list)
+            else f"a {kind} cannot be kept as it is; use numpy arrays, torch tensors, or what JSON "
             "holds (None, bools, numbers, text, lists, and mappings with text as keys)",
         )
 
