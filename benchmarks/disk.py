@@ -1,6 +1,7 @@
 """What the disk can do at all: `fio`, unbuffered, with the reads and writes of an aggregation."""
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -17,9 +18,11 @@ def seconds(files: Sequence[Path], written: int, folder: Path) -> float | None:
         return None
     target = folder / "fio"
     common = ["--direct=1", "--bs=1M", "--ioengine=libaio", "--iodepth=16", "--thread"]
-    reads = ["--name=reads", "--rw=read", f"--filename={':'.join(map(str, files))}"]
+    # Relative, because fio takes 4 KB of names at most.
+    names = ":".join(os.path.relpath(file, folder) for file in files)
+    reads = ["--name=reads", "--rw=read", f"--filename={names}"]
     sequential = ["--file_service_type=sequential", *common]
-    writes = ["--name=writes", "--rw=write", f"--filename={target}", f"--size={written}"]
+    writes = ["--name=writes", "--rw=write", f"--filename={target.name}", f"--size={written}"]
     command = ["fio", "--output-format=json", *reads, *sequential, *writes, *common]
     try:
         done = subprocess.run(
@@ -27,6 +30,7 @@ def seconds(files: Sequence[Path], written: int, folder: Path) -> float | None:
             capture_output=True,
             text=True,
             check=True,
+            cwd=folder,
         )
     finally:
         target.unlink(missing_ok=True)
