@@ -3,7 +3,8 @@
 #   docker build --target controller -t fedtrain/controller:dev .   # operator and aggregator: no torch
 #   docker build --target trainer    -t fedtrain/trainer:dev .      # what participants run, or build FROM
 #
-# Any base with Python 3.11 or newer as `python3`, with its venv and pip, will do. Everything lies in
+# Any base with Python 3.11 or newer as `python3`, with its venv and pip, will do (for the
+# controller also apt, which brings the compiler of a stage that is left behind). Everything lies in
 # one virtual environment, so `python` and `torchrun` mean the same on each of them. What is large
 # and seldom changes comes first, our own code last: a change of it moves less than a megabyte.
 ARG BASE=python:3.11-slim-bookworm
@@ -15,7 +16,8 @@ ENV PATH=/opt/fedtrain/bin:$PATH \
 WORKDIR /workspace
 
 
-# The aggregator's optional kernel; of this stage only the library goes into an image.
+# The aggregator's optional kernel; of this stage only the library goes into an image. The flags are
+# those of fedtrain.aggregation.kernel, which tries the library's bits whenever it is loaded.
 FROM ${BASE} AS kernel
 RUN apt-get update -q \
  && apt-get install -q -y --no-install-recommends gcc libc6-dev

@@ -239,7 +239,7 @@ class Base:
             sha256 = hashlib.sha256(bytes_of(tile)).digest()
             self._digest.update(name, info.dtype, info.shape, index, sha256)
             if info.dtype == "BF16":
-                tile = (tile.astype(np.uint32) << 16).view(np.float32)
+                tile = codecs.widened(tile)
             if tile.size:
                 yield start, tile
 

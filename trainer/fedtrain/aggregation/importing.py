@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fedtrain import codecs
 from fedtrain.aggregation.log import Stopwatch, say
 from fedtrain.contract import MANIFEST_FILE, MODEL_FILE, SCHEMA_FILE, ImportTask, Message
 from fedtrain.errors import DataError
@@ -79,7 +80,7 @@ def _copy(model: ModelFiles, info: TensorInfo, writer: TensorWriter) -> None:
 def widened(piece: Array, dtype: str) -> Array:
     """Floating values as fp32: exact for BF16 and F16, rounded to nearest for F64."""
     if dtype == "BF16":
-        return (piece.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return codecs.widened(piece)
     with np.errstate(over="ignore"):
         return piece.astype(np.float32, copy=False)
 
