@@ -14,6 +14,7 @@ FIXED = (
     "model",
     "parameters",
     "exchange",
+    "pods",
     "seed",
     "security",
 )
