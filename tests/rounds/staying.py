@@ -20,7 +20,6 @@ class StayingWorld(World):
     handed: dict[Identity, Workload] = field(default_factory=dict)
     reports: dict[Identity, Report] = field(default_factory=dict)
     released: set[str] = field(default_factory=set)
-    reported_to: dict[Identity, str] = field(default_factory=dict)
 
     @property
     def hub(self) -> Identity | None:
@@ -34,10 +33,12 @@ class StayingWorld(World):
     def observed(self, seeing: Any = None) -> Observed:
         children = tuple(self.jobs.values()) if seeing is None else seeing
         known = self.hub is not None
+        if not known:
+            self.reports.clear()
         return Observed(
             children=children,
             troubles=self.troubles,
-            reports=tuple(self.reports.values()) if known else (),
+            reports=tuple(self.reports.values()),
             heard_since=self.now if known else None,
         )
 
@@ -70,6 +71,8 @@ class StayingWorld(World):
         return found[0] if found and not self.jobs[found[0]].finished else None
 
     def live(self, role: Role | None = None) -> list[Identity]:
+        if self.hub is None:
+            self.reports.clear()  # they were in its memory
         over = {i for i, r in self.reports.items() if r.state is not ChildState.READY}
         jobs = [i for i, job in self.jobs.items() if not job.finished and i not in over]
         handed = [i for i in self.handed if i not in over and self.carrier(i) is not None]
@@ -154,16 +157,13 @@ class StayingWorld(World):
         super()._create(workload)
         identity = workload.identity
         if workload.stays and not self.jobs[identity].resident:
-            assert not self._staying(identity.participant, identity), "two that stay"
             self.jobs[identity] = replace(self.jobs[identity], resident=True)
 
-    def _staying(self, participant: str, apart_from: Identity) -> list[Identity]:
-        return [
-            i
-            for i, job in self.jobs.items()
-            if job.resident and not job.finished and i.participant == participant
-            if i != apart_from and i.role is not Role.PREPARE
-        ]
+    def settle(self, looks: int = 50) -> "StayingWorld":
+        super().settle(looks)
+        names = [identity.participant for identity in self.carriers()]
+        assert len(names) == len(set(names)), "two that stay for one participant"
+        return self
 
     def carriers(self) -> Iterator[Identity]:
         """Those who stay and are there, the hub aside."""

@@ -190,7 +190,9 @@ class HostileClusterOfThoseWhoStay(HostileCluster):
 
     @rule(data=st.data())
     def the_hub_forgets_what_somebody_told(self, data):
-        if reports := sorted(self.world.reports, key=str):
+        # Its own work a hub forgets only with its life.
+        told = (i for i in self.world.reports if i.role in (Role.TRAIN, Role.EVALUATE))
+        if reports := sorted(told, key=str):
             del self.world.reports[data.draw(st.sampled_from(reports))]
 
     @rule(failure=st.sampled_from([Failure.FREE, Failure.COUNTED]))

@@ -110,7 +110,8 @@ def _with_preparation(look: Look, record: Record) -> Record:
     if status.prepare is not None:
         update: dict[str, object] = {"prepare": assignments.kept_going(look, status.prepare)}
         status = status.model_copy(update=update)
-    if status.phase != "Published" and _lacks_hub(look, status):
+    waits = evaluation.outstanding(look.training.spec, record.spec.round, status.evaluation)
+    if (status.phase != "Published" or waits) and _lacks_hub(look, status):
         status = status.model_copy(update=_asked_to_prepare(look, status))
     return record.model_copy(update={"status": status})
 
