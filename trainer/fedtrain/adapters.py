@@ -27,6 +27,9 @@ from fedtrain.schema import Schema, TensorSpec
 from fedtrain.weights import Array, Tiles, Weights
 
 AGGREGATIONS = ("Factors", "Product", "FrozenA")
+AVERAGING = ("FedAvg", "FedProx")
+"""Strategies whose rule is the weighted mean and whose step is none: those of Product."""
+
 _A = re.compile(r"(?P<layer>.*\.)?lora_(?P<kind>embedding_)?A(?P<end>\.weight)?")
 _MAGNITUDE = "lora_magnitude_vector"
 """What DoRA adds to a pair; its weight is no sum of a product any more."""

@@ -1,4 +1,4 @@
-"""The frozen base model that adapters stand on: one folder, of which every participant has the same.
+"""The frozen base model that adapters stand on: one folder, the same for every participant.
 
 `spec.model.base` mounts it read-only; its digest is the sha256 over one line per file, sorted by
 name: the compact JSON list [path below the folder, sha256 of the file]. Hidden files and folders
