@@ -17,6 +17,7 @@ from fedoperator.cluster import api, logs
 from fedoperator.cluster.client import Kubernetes
 from fedoperator.cluster.commit import Committer
 from fedoperator.cluster.health import Health
+from fedoperator.cluster.hubs import Hubs
 from fedoperator.cluster.leader import Leader
 from fedoperator.cluster.reconcile import Reconciler
 from fedoperator.cluster.telemetry import Telemetry
@@ -49,7 +50,8 @@ class Operator:
         committer = Committer(
             self._cluster, lambda: leader.leads, telemetry, settings.controller_image
         )
-        reconciler = Reconciler(self._cluster, committer, telemetry)
+        hubs = Hubs(lambda key: self._queue.wake(key, at_once=True))
+        reconciler = Reconciler(self._cluster, committer, telemetry, hubs)
         self._queue = queue = Queue(reconciler.look, watcher=telemetry)
         self._watch = Watch(watched, queue.wake, asyncio.get_running_loop(), settings.namespace)
         self._health = Health(

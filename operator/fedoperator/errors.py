@@ -36,5 +36,9 @@ class Unavailable(ClusterError):
     """No answer in time, or one that says to come back later."""
 
 
+class HubUnreachable(ClusterError):
+    """The hub of a training whose pods stay runs, but does not answer."""
+
+
 class NotLeading(ClusterError):
     """The lease is not held: nothing may be written."""

@@ -18,6 +18,7 @@ from fedoperator.api import API_VERSION, GROUP, VERSION
 from fedoperator.cluster.api import Api
 from fedoperator.cluster.client import Kubernetes
 from fedoperator.cluster.commit import Committer
+from fedoperator.cluster.hubs import Hubs
 from fedoperator.cluster.reconcile import Reconciler
 from fedoperator.cluster.telemetry import Telemetry
 from fedoperator.cluster.workqueue import Next
@@ -75,7 +76,9 @@ class Stage:
         self.telemetry = Telemetry()
         cluster = Kubernetes(_Counted(self))  # type: ignore[arg-type]
         committer = Committer(cluster, lambda: self.leads, self.telemetry, "ctl:1", self.clock)
-        self.reconciler = Reconciler(cluster, committer, self.telemetry, self.clock)
+        self.reconciler = Reconciler(
+            cluster, committer, self.telemetry, Hubs(lambda key: None), self.clock
+        )
 
     def clock(self) -> datetime:
         return datetime.now(UTC) + self.late

@@ -7,6 +7,7 @@ are seen as they were some time ago, time jumps, pods succeed, fail, get lost, u
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from staying import a_staying_world
 from world import World, a_world
 
 from fedoperator.rounds.observed import Failure
@@ -19,6 +20,7 @@ class HostileCluster(RuleBasedStateMachine):
     """What may happen to a training, in any order."""
 
     world: World
+    make = staticmethod(a_world)
 
     @initialize(
         participants=st.integers(2, 4),
@@ -36,7 +38,9 @@ class HostileCluster(RuleBasedStateMachine):
         changes |= {"stop": stop} if stop and evaluation else {}
         changes |= {"selection": {"fraction": fraction}, "history": history}
         self.everybody = [{"name": name} for name in (*NAMES, "centre", "coast")]
-        self.world = a_world(participants, rounds=rounds, retries=retries, quorum=quorum, **changes)
+        self.world = self.make(
+            participants, rounds=rounds, retries=retries, quorum=quorum, **changes
+        )
         self.snapshots = [()]
         self.models = {}
         self.highest_round = 0
@@ -99,8 +103,8 @@ class HostileCluster(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def a_job_is_deleted_by_hand(self, data):
-        if live := self.world.live():
-            del self.world.jobs[data.draw(st.sampled_from(live))]
+        if left := sorted((i for i, j in self.world.jobs.items() if not j.finished), key=str):
+            del self.world.jobs[data.draw(st.sampled_from(left))]
 
     @rule(seconds=st.sampled_from([1, 30, 700]))
     def time_passes(self, seconds):
@@ -179,8 +183,30 @@ class HostileCluster(RuleBasedStateMachine):
         assert self.world.training.status.phase == "Succeeded"
 
 
+class HostileClusterOfThoseWhoStay(HostileCluster):
+    """The same with `pods: Resident`: the hub may die, too, and its reports come late or never."""
+
+    make = staticmethod(a_staying_world)
+
+    @rule(data=st.data())
+    def the_hub_forgets_what_somebody_told(self, data):
+        if reports := sorted(self.world.reports, key=str):
+            del self.world.reports[data.draw(st.sampled_from(reports))]
+
+    @rule(failure=st.sampled_from([Failure.FREE, Failure.COUNTED]))
+    def the_hub_dies(self, failure):
+        if self.world.hub is not None:
+            self.world._dies(self.world.hub, failure, None)
+
+    @rule()
+    def all_goes_well_for_a_while(self):
+        self.world.all_succeed()
+
+
 TestHostileCluster = HostileCluster.TestCase
 TestHostileCluster.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestHostileClusterOfThoseWhoStay = HostileClusterOfThoseWhoStay.TestCase
+TestHostileClusterOfThoseWhoStay.settings = TestHostileCluster.settings
 
 
 def test_deleting_before_the_status_is_written_would_count_an_attempt_twice():

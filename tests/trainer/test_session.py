@@ -416,6 +416,7 @@ def test_all_ranks_end_with_the_same_error_and_none_waits_for_ever(
             store=store.Store(root=exchange.root, task=task),
             ranks=ranks.of(rank),
             weights=weights_of(model),
+            done=lambda task, receipt: None,
         )
         try:
             for rnd in session.train():

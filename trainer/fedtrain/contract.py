@@ -44,6 +44,28 @@ MESSAGE_ENV = "FEDTRAIN_TERMINATION_LOG"
 OUTCOME_ENV = "FEDTRAIN_OUTCOME"
 """Prefix of the files in which ranks tell `fedtrain.launch`, their grandparent, why they failed."""
 
+HUB_ENV = "FEDTRAIN_HUB"
+"""host:port of the training's hub, in processes that stay between rounds (`pods: Resident`)."""
+
+HUB_TOKEN_ENV = "FEDTRAIN_HUB_TOKEN"  # noqa: S105 - a name
+"""What the operator shows the hub to prove itself; in the hub's own environment alone."""
+
+CARRIER_ENV = "FEDTRAIN_CARRIER"
+"""The name of the workload that a process which stays belongs to."""
+
+HUB_PORT = 7448
+"""Where the hub listens in its pod, and its Service for it."""
+
+HUB_FILE = ".hub-token"
+"""In updates/<participant>/: what that participant's processes show the hub. Only they and the hub
+see this folder, so that to know it is to be them."""
+
+HUB_LINE_LIMIT = 4 * 1024 * 1024
+"""Bytes of one message between hub, operator and participants: a line of JSON."""
+
+HUB_BEAT = 3.0
+"""Seconds between two signs of life, each way; who is silent three times as long is gone."""
+
 MOUNT = "/fedtrain"
 """Where containers see the training's folder on the exchange."""
 
@@ -221,6 +243,21 @@ _KINDS: Mapping[str, type[Task]] = {
 }
 
 
+def task_id(task: Task) -> str:
+    """`train/3/north/1`: the same for the same attempt at the same piece of work."""
+    return work_id(task.role, task.round, getattr(task, "participant", ""), task.attempt)
+
+
+def work_id(role: Role, round_number: int, participant: str, attempt: int) -> str:
+    return f"{role}/{round_number}/{participant}/{attempt}"
+
+
+def parted_id(text: str) -> tuple[Role, int, str, int]:
+    """(role, round, participant, attempt); undoes `work_id`. Raises ValueError."""
+    role, number, participant, attempt = text.split("/")
+    return Role(role), int(number), participant, int(attempt)
+
+
 def encode_task(task: Task) -> str:
     """One line of JSON for `FEDTRAIN_TASK`; `decode_task` gives an equal task back."""
     document = {"kind": type(task).__name__, **dataclasses.asdict(task)}
@@ -293,6 +330,27 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(document) != len(pairs):
         raise ValueError("it says something twice")
     return document
+
+
+_IN_A_RECEIPT: Mapping[Role, tuple[str, ...]] = {
+    Role.INIT: ("digest", "size", "base_model"),
+    Role.TRAIN: ("digest", "samples", "steps", "seconds", "metrics"),
+    Role.EVALUATE: ("samples", "metrics"),
+}
+
+
+def result_of(role: Role, text: str) -> dict[str, Any]:
+    """What a receipt (of an initial model: its manifest) says about the result.
+
+    Raises ValueError if it is none.
+    """
+    try:
+        document = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(document, dict):
+        raise ValueError(f"it holds a {type(document).__name__}")
+    return {name: document[name] for name in _IN_A_RECEIPT[role] if name in document}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,19 +7,19 @@ there at the start, the command is not run. Standard library only, never torch o
 """
 
 import contextlib
-import json
 import os
 import shutil
 import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
 
 from fedtrain import publication
 from fedtrain.contract import (
     DEFAULT_MESSAGE_PATH,
+    HUB_ENV,
     MANIFEST_FILE,
     MESSAGE_ENV,
     MOUNT,
@@ -31,6 +31,7 @@ from fedtrain.contract import (
     ParticipantTask,
     Role,
     decode_task,
+    result_of,
 )
 from fedtrain.errors import FedtrainError, TryAgain
 from fedtrain.outcome import Ended, Verdict, judge
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(os.environ.get(ROOT_ENV, MOUNT)) / task.output
     try:
         already = published(task.role, folder)
-        if already is not None:
+        if already is not None and not stays():
             say(f"{task.output} has its receipt already: that is the result, and nothing is run")
             return _end(Verdict(exit=Exit.OK, message=already))
         return _end(_run(command, task, folder))
@@ -80,6 +81,10 @@ def _run(command: list[str], task: ParticipantTask, folder: Path) -> Verdict:
             sentence = f"{command[0]!r} cannot be started: {error.strerror or error}"
             return _contract("CommandNotFound", sentence)
         result = published(task.role, folder)
+        if stays():
+            # Its first round's receipt may be pruned by now, and says nothing of the later ones.
+            clean = code == 0 and not process.outcomes() and process.published()
+            result = (result or Message()) if clean else None
         if result is not None:
             # The receipt counts, not what the script did afterwards: started again, this
             # container would find it and exit 0.
@@ -101,6 +106,11 @@ def _run(command: list[str], task: ParticipantTask, folder: Path) -> Verdict:
             say(f"lost its peers; waits {LINGER_SECONDS:.0f} s, so that the guilty pod fails first")
             process.linger(LINGER_SECONDS)
         return verdict
+
+
+def stays() -> bool:
+    """Whether the command goes on to further rounds after its first (`pods: Resident`)."""
+    return bool(os.environ.get(HUB_ENV))
 
 
 def prepare_environment(environment: MutableMapping[str, str], nodes: int) -> None:
@@ -178,21 +188,10 @@ def published(role: Role, folder: Path) -> Message | None:
     name = MANIFEST_FILE if role is Role.INIT else RECEIPT_FILE
     try:
         text = publication.readable(folder, name)
-        if text is None:
-            return None
-        document = json.loads(text)
-        if not isinstance(document, dict):
-            raise ValueError(f"it holds a {type(document).__name__}")
-    except (ValueError, RecursionError) as error:
+        return None if text is None else Message(result=result_of(role, text))
+    except ValueError as error:
         sentence = f"{folder / name} is not a receipt: {error}"
         raise TryAgain("ReceiptBroken", sentence) from error
-    fields: Mapping[Role, tuple[str, ...]] = {
-        Role.INIT: ("digest", "size", "base_model"),
-        Role.TRAIN: ("digest", "samples", "steps", "seconds", "metrics"),
-        Role.EVALUATE: ("samples", "metrics"),
-    }
-    result = {name: document[name] for name in fields[role] if name in document}
-    return Message(result=result)
 
 
 def _contract(reason: str, sentence: str) -> Verdict:

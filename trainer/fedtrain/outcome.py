@@ -25,6 +25,7 @@ NEVER_ENTERED = (
     "the script ended without entering rounds(...): loop over rounds(model, ...) in every role"
 )
 
+_PUBLISHED = "-published"
 _LOST_TYPES = frozenset({"DistBackendError", "DistNetworkError", "DistStoreError"})
 _LOST_TEXT = re.compile(
     r"Connection (closed|reset|refused)|closed by peer|Broken pipe|remote process exited"
@@ -61,6 +62,18 @@ class Outcome:
         with contextlib.suppress(OSError):
             unfinished.write_text(json.dumps(asdict(self)))
             unfinished.rename(path)
+
+
+def say_published() -> None:
+    """Leave word for launch that something was published, whatever is pruned later."""
+    prefix = os.environ.get(OUTCOME_ENV)
+    if prefix is not None:
+        with contextlib.suppress(OSError):
+            Path(f"{prefix}{_PUBLISHED}").touch()
+
+
+def was_published(prefix: Path) -> bool:
+    return Path(f"{prefix}{_PUBLISHED}").exists()
 
 
 def of_exception(error: BaseException, rank: int) -> Outcome:

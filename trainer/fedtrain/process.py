@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, Self
 
 from fedtrain.contract import OUTCOME_ENV
-from fedtrain.outcome import Outcome, collect
+from fedtrain.outcome import Outcome, collect, was_published
 
 TAIL_BYTES = 16 * 1024
 _PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
@@ -94,6 +94,10 @@ class Command:
     def outcomes(self) -> tuple[Outcome, ...]:
         """What the ranks left, the earliest first."""
         return () if self._folder is None else collect(self._folder / "outcome")
+
+    def published(self) -> bool:
+        """Whether the command said that it had published something."""
+        return self._folder is not None and was_published(self._folder / "outcome")
 
     def tail(self) -> str:
         """The last text that the command wrote to standard error, if that was no terminal."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, TypeVar, cast
 
-from fedtrain import collective, errors, outcome, seeds
+from fedtrain import collective, errors, outcome, resident, seeds
 from fedtrain.collective import Ranks
 from fedtrain.contract import (
     METRIC_NAME,
@@ -31,6 +31,7 @@ from fedtrain.contract import (
     ParticipantTask,
     Role,
     decode_task,
+    result_of,
 )
 from fedtrain.errors import ContractError, DataError, FedtrainError
 from fedtrain.models import weights_of, without_term
@@ -124,30 +125,63 @@ def rounds(
         return
     _leave_the_outcome_of_any_exception()
     try:
-        task = decode_task(text)
+        first = decode_task(text)
     except ValueError as error:
         raise ContractError("BadTask", str(error)) from error
-    if not isinstance(task, ParticipantTask):
-        raise ContractError("BadTask", f"{TASK_ENV} holds a {type(task).__name__}")
-    store = Store(root=Path(os.environ.get(ROOT_ENV, MOUNT)), task=task)
+    if not isinstance(first, ParticipantTask):
+        raise ContractError("BadTask", f"{TASK_ENV} holds a {type(first).__name__}")
+    root = Path(os.environ.get(ROOT_ENV, MOUNT))
     ranks = collective.join(torch_model=not isinstance(model, Mapping))
-    if ranks.tell(store.published() is not None):  # rank 0's eyes, lest the ranks part ways
-        _say(f"{task.output} has its receipt already: that is the result")
-        return
-    weights = weights_of(model, task.adapters)
-    session = Session(store=store, ranks=ranks, weights=weights)
-    base = session.together(store.check_base_model)
-    if task.role is Role.INIT:
-        session.together(lambda: store.publish_untrained(weights, files, base))
-        return
-    store.load(weights)
-    if hasattr(optimizer, "state"):
-        optimizer.state.clear()
-    seeds.reseed(seeds.derive(task.seed, task.round, task.participant, ranks.rank))
-    if task.role is Role.EVALUATE:
-        session.evaluate(model, evaluate)
-        return
-    yield from session.train()
+    work = Work(root, first, ranks)
+    for task in work.tasks():
+        store = Store(root=root, task=task)
+        receipt = ranks.tell(store.published())  # rank 0's eyes, lest the ranks part ways
+        if receipt is not None:
+            _say(f"{task.output} has its receipt already: that is the result")
+            work.done(task, receipt)
+            continue
+        weights = weights_of(model, task.adapters)
+        session = Session(store=store, ranks=ranks, weights=weights, files=files, done=work.done)
+        yield from session.carried_out(model, optimizer, evaluate)
+
+
+class Work:
+    """The tasks of this process: the one it was started with, and, where it stays, those after it.
+
+    Waiting is outside of collectives: each rank hears of a task by a line of its own, and only
+    then do all agree on which comes next.
+    """
+
+    def __init__(self, root: Path, first: ParticipantTask, ranks: Ranks) -> None:
+        self._first = first
+        self._ranks = ranks
+        self._line = resident.line_of_this_process(root, first, ranks.rank)
+        self._waiting: list[ParticipantTask | None] = []
+
+    def tasks(self) -> Iterator[ParticipantTask]:
+        task: ParticipantTask | None = self._first
+        while task is not None:
+            if self._line is not None and self._ranks.rank == 0:
+                self._line.ready(task)
+            yield task
+            task = self._next()
+
+    def done(self, task: ParticipantTask, receipt: str) -> None:
+        outcome.say_published()
+        if self._line is not None and self._ranks.rank == 0:
+            self._line.done(task, result_of(task.role, receipt))
+
+    def _next(self) -> ParticipantTask | None:
+        """Rank 0's next task, once this rank has heard of it, too."""
+        if self._line is None:
+            return None
+        if not self._waiting:
+            self._waiting.append(self._line.next())
+        task: ParticipantTask | None = self._ranks.tell(self._waiting[0])
+        while task not in self._waiting:
+            self._waiting.append(self._line.next())
+        self._waiting.remove(task)
+        return task
 
 
 @dataclass(slots=True, kw_only=True)
@@ -157,8 +191,27 @@ class Session:
     store: Store
     ranks: Ranks
     weights: Weights
+    done: Callable[[ParticipantTask, str], None]
+    """Told at once of what was published, so that others need not wait for the script's rest."""
+    files: Mapping[str, str] | None = None
     submitted: bool = False
     state: State = field(default_factory=State)
+
+    def carried_out(self, model: Any, optimizer: Any, evaluate: Evaluate | None) -> Iterator[Round]:
+        """Do the task; yields only if it is to train."""
+        task = self.store.task
+        base = self.together(self.store.check_base_model)
+        if task.role is Role.INIT:
+            self.publish(lambda: self.store.publish_untrained(self.weights, self.files, base))
+            return
+        self.store.load(self.weights)
+        if hasattr(optimizer, "state"):
+            optimizer.state.clear()
+        seeds.reseed(seeds.derive(task.seed, task.round, task.participant, self.ranks.rank))
+        if task.role is Role.EVALUATE:
+            self.evaluate(model, evaluate)
+            return
+        yield from self.train()
 
     def train(self) -> Iterator[Round]:
         """Yield the round, and insist that it was submitted."""
@@ -193,7 +246,7 @@ class Session:
             raise ContractError("SubmittedTwice", "rnd.submit(...) was called twice in one round")
         self.submitted = True
         submission = agree(self.ranks.gather(told), self.ranks.rank)
-        self.together(lambda: self.store.publish_update(self.weights, submission, self.state))
+        self.publish(lambda: self.store.publish_update(self.weights, submission, self.state))
 
     def evaluate(self, model: Any, evaluate: Evaluate | None) -> None:
         """Measure the global model on every rank; rank 0's metrics are what counts."""
@@ -205,7 +258,11 @@ class Session:
         submission = Submission(
             samples=samples, metrics=metrics, seconds=time.monotonic() - started
         )
-        self.together(lambda: self.store.publish_evaluation(submission))
+        self.publish(lambda: self.store.publish_evaluation(submission))
+
+    def publish(self, act: Callable[[], str]) -> None:
+        """Publish on rank 0; `act` gives the receipt that counts."""
+        self.done(self.store.task, self.together(act))
 
     def together(self, act: Callable[[], T]) -> T:
         """Do it on rank 0 and tell all ranks what came of it; they raise the same error."""

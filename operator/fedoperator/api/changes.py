@@ -15,6 +15,7 @@ FIXED = (
     "model",
     "parameters",
     "exchange",
+    "pods",
     "seed",
     "security",
 )

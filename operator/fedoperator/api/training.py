@@ -284,6 +284,15 @@ class TrainingSpec(Model):
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     """Counted failures allowed per participant and round."""
 
+    pods: Literal["PerRound", "Resident"] = "PerRound"
+    """PerRound: pods for every round, which hold nothing while they wait. Resident: each
+    participant's pods stay from round to round, with what they have imported and loaded, and so
+    does the aggregator."""
+
+    idle_timeout: Duration | None = None
+    """Resident: pods that had nothing to do for so long are let go; they are made again when their
+    participant is invited. Left out: they stay to the end."""
+
     model: InitialModel = InitialModel(init=Init())
     parameters: Annotated[dict[str, Any], Field(max_length=100)] = {}
     """Free; the script reads them as rnd.parameters."""

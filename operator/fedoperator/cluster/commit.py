@@ -6,6 +6,7 @@ twice; and events tell only of what was written.
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -25,6 +26,7 @@ from fedoperator.rounds import jobs
 from fedoperator.rounds.observed import Trouble
 from fedoperator.rounds.plan import Event, Plan
 from fedoperator.rounds.workloads import Workload
+from fedtrain.contract import Role
 
 AT_ONCE = 8
 """Requests of one commit that are under way together."""
@@ -165,7 +167,10 @@ class Committer:
         """The Job, if nothing is amiss before it."""
         if trouble is not None:
             return trouble
-        return await self._post(training, jobs.objects(workload, self._image)[-1])
+        job = jobs.objects(workload, self._image)[-1]
+        if workload.stays and workload.identity.role is Role.PREPARE:
+            jobs.give_token(job, secrets.token_hex(16))
+        return await self._post(training, job)
 
     async def _post(self, training: Training, document: Object) -> Trouble | None:
         """Why an object could not be made; None if it is there."""

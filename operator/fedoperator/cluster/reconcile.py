@@ -6,7 +6,7 @@ parent is not (an old record would cost work).
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 import pydantic
@@ -20,6 +20,7 @@ from fedoperator.api.training import Training, TrainingSpec
 from fedoperator.cluster.api import Object
 from fedoperator.cluster.client import Cluster, is_owned
 from fedoperator.cluster.commit import Committer
+from fedoperator.cluster.hubs import Hubs
 from fedoperator.cluster.series import Seen
 from fedoperator.cluster.telemetry import Telemetry
 from fedoperator.cluster.troubles import Troubles
@@ -43,11 +44,13 @@ class Reconciler:
         cluster: Cluster,
         committer: Committer,
         telemetry: Telemetry,
+        hubs: Hubs,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._cluster = cluster
         self._committer = committer
         self._telemetry = telemetry
+        self._hubs = hubs
         self._clock = clock
         self._troubles: dict[Key, tuple[str, Troubles]] = {}
 
@@ -74,7 +77,17 @@ class Reconciler:
         owned = [job for job in listed if is_owned(job, training.uid)]
         children = await self._children(training, records, owned, now)
         troubles = self._troubles_of(key, training.uid)
-        seen = Observed(children=tuple(children), troubles=troubles.known())
+        try:
+            reports, since = await self._hubs.heard(key, training, owned, self._pods_of(training))
+        except errors.HubUnreachable as error:
+            await self._block(read, error.reason, str(error))
+            raise
+        seen = Observed(
+            children=tuple(children),
+            troubles=troubles.known(),
+            reports=reports,
+            heard_since=since,
+        )
         try:
             plan = decide(training, records, seen, now)
         except Exception as error:
@@ -87,6 +100,7 @@ class Reconciler:
         except (errors.NameTaken, errors.Refused) as error:
             await self._block(read, error.reason, str(error))
             raise
+        self._hubs.tell(key, plan)
         self._telemetry.seen(
             key,
             Seen(
@@ -101,6 +115,7 @@ class Reconciler:
 
     def _forget(self, key: Key) -> None:
         self._troubles.pop(key, None)
+        self._hubs.forget(key)
         self._telemetry.forgotten(key)
 
     def _troubles_of(self, key: Key, uid: str) -> Troubles:
@@ -129,10 +144,14 @@ class Reconciler:
     ) -> list[Child]:
         """The children, with their pods and events where the Job does not tell enough."""
         waited_for = set(_waited_for(records))
+        # One that stays may be at other work than what it was made for.
+        busy = {identity.participant for identity in waited_for}
         asked = {
             job["metadata"]["uid"]
             for job in owned
-            if observed.identity_of(job) in waited_for and observed.wants_pods(job, now)
+            if (identity := observed.identity_of(job)) is not None
+            and (identity in waited_for or (observed.stays(job) and identity.participant in busy))
+            and observed.wants_pods(job, now)
         }
         pods = await self._pods(training, asked) if asked else {}
         children, explained = [], 0
@@ -149,6 +168,12 @@ class Reconciler:
                 child = observed.child(job, pods.get(uid, ()), events) or child
             children.append(child)
         return children
+
+    def _pods_of(self, training: Training) -> Callable[[str], Awaitable[Sequence[Object]]]:
+        async def pods(uid: str) -> Sequence[Object]:
+            return (await self._pods(training, {uid})).get(uid, [])
+
+        return pods
 
     async def _pods(self, training: Training, jobs: set[str]) -> Mapping[str, list[Object]]:
         """The uids of the Jobs → their pods, in one list."""

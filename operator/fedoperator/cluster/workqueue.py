@@ -60,6 +60,8 @@ class _Item:
     ready_at: float | None = None
     running: bool = False
     again: bool = False
+    at_once: bool = False
+    """With `again`: as soon as this look is over."""
     failures: int = 0
 
 
@@ -101,15 +103,20 @@ class Queue:
         now = asyncio.get_running_loop().time()
         return max((now - max(s, self._running_since) for s in since), default=0.0)
 
-    def wake(self, key: Key) -> None:
-        """Look at the key soon; a back-off that is under way is kept."""
+    def wake(self, key: Key, *, at_once: bool = False) -> None:
+        """Look at the key soon; a back-off that is under way is kept.
+
+        at_once: without the pause between two looks, for whom others wait with warm processes.
+        """
         item = self._items.setdefault(key, _Item())
         if item.running:
             item.again = True
+            item.at_once |= at_once
         elif item.failures and item.timer is not None:
             return
         else:
-            self._schedule(key, item, item.soonest)
+            now = asyncio.get_running_loop().time()
+            self._schedule(key, item, now if at_once else item.soonest)
 
     def forget(self, key: Key) -> None:
         """No more looks, unless the key is woken again."""
@@ -136,7 +143,7 @@ class Queue:
                 await self._some_ready.wait()
             key = self._ready.popleft()
             item = self._items[key]
-            item.ready_at, item.running, item.again = None, True, False
+            item.ready_at, item.running, item.again, item.at_once = None, True, False, False
             item.started_at = asyncio.get_running_loop().time()
             asked = await self._looked(key, item)
             item.running = False
@@ -188,7 +195,7 @@ class Queue:
             limit = min(BACKOFF_LIMIT, PAUSE * 2.0 ** min(item.failures - 1, 10))
             return max(now + limit * (0.5 + self._jitter() / 2), item.soonest)
         if item.again:
-            return item.soonest
+            return now if item.at_once else item.soonest
         wait = RESYNC * (0.9 + self._jitter() / 5)
         if asked.wake_at is not None:
             wait = min(wait, (asked.wake_at - self._clock()).total_seconds())

@@ -16,12 +16,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from fedoperator.api.base import timestamp
+from fedoperator.link import Link
 from fedoperator.local import evidence, processes
 from fedoperator.local.folder import Folder
 from fedoperator.local.machine import Machine
 from fedoperator.rounds.observed import Child, ChildState, Observed
+from fedoperator.rounds.plan import Plan
 from fedoperator.rounds.workloads import Workload
-from fedtrain.contract import Exit
+from fedtrain.contract import Exit, Role
 
 GRACE_SECONDS = 10.0
 """From SIGTERM to SIGKILL: long enough for torchrun to end its workers."""
@@ -56,6 +58,9 @@ class Children:
         self._queued: dict[str, Queued] = {}
         self._running: dict[str, Running] = {}
         self._over: dict[str, Child] = {}
+        self._hub: tuple[str, Link] | None = None
+        self.news: Callable[[], None] = lambda: None
+        """Called, in a thread, when those who stay have something to tell."""
 
     def resume(self) -> None:
         """Kill what an earlier run left running, and remember what was over."""
@@ -75,7 +80,16 @@ class Children:
         """Everything there is, as `decide` wants it."""
         waiting = (queued.child for queued in self._queued.values())
         running = (running.child for running in self._running.values())
-        return Observed(children=(*self._over.values(), *running, *waiting))
+        children = (*self._over.values(), *running, *waiting)
+        if self._hub is None:
+            return Observed(children=children)
+        link = self._hub[1]
+        return Observed(children=children, reports=link.reports(), heard_since=link.heard_since)
+
+    def hand(self, plan: Plan) -> None:
+        """Give those who stay what is theirs to do."""
+        if self._hub is not None:
+            self._hub[1].tell(plan)
 
     def create(self, workload: Workload) -> None:
         """Ask for it; the name of one that exists stands for the same work, and changes nothing."""
@@ -88,6 +102,7 @@ class Children:
             uid=str(uuid.uuid4()),
             nodes=workload.nodes,
             created_at=timestamp(datetime.now(UTC)),
+            resident=workload.stays,
         )
         self._queued[name] = Queued(child=child, workload=workload)
 
@@ -109,8 +124,9 @@ class Children:
             changed |= self._reap(running)
         for queued in list(self._queued.values()):
             ranks = queued.workload.nodes * queued.workload.processes_per_node
-            busy = sum(running.processes for running in self._running.values())
-            if busy and busy + ranks > self._jobs:
+            going = (r for r in self._running.values() if not r.child.resident)
+            busy = sum(running.processes for running in going)
+            if busy and busy + ranks > self._jobs and not queued.child.resident:
                 break  # in order: a large one is not overtaken for ever by small ones
             del self._queued[queued.child.name]
             self._start(queued, ranks)
@@ -125,6 +141,8 @@ class Children:
     def stop(self, hurry: Callable[[], bool] = lambda: False) -> None:
         """End all processes and return when none is left; what was not over is forgotten."""
         self._queued.clear()
+        if self._hub is not None:
+            self._hub[1].close()
         for running in self._running.values():
             self._terminate(running)
         until = time.monotonic() + GRACE_SECONDS
@@ -155,7 +173,23 @@ class Children:
             self._finish(running, Exit.TRY_AGAIN, f"cannot start a process: {error}")
             return
         running.child = replace(child, state=ChildState.READY)
+        if child.resident and child.identity.role is Role.PREPARE:
+            self._listen_to(child.name)
         evidence.write(running.child, self._folder, [node.pid for node in nodes])
+
+    def _listen_to(self, name: str) -> None:
+        hub = self._machine.hub
+        if self._hub is not None:
+            self._hub[1].close()
+        self._hub = name, Link(("127.0.0.1", hub.port), hub.token, lambda: self.news())
+
+    def goodbye(self, seconds: float) -> None:
+        """Wait for those who stay to end by themselves, which they have been told to."""
+        until = time.monotonic() + seconds
+        while self._running and time.monotonic() < until:
+            time.sleep(0.02)
+            for running in list(self._running.values()):
+                self._reap(running)
 
     def _reap(self, running: Running, *, keep: bool = True) -> bool:
         """keep: a failure counts; it does not if it was us who ended it."""

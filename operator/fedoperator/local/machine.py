@@ -1,10 +1,11 @@
 """This machine in place of a cluster: the processes of a workload, and what cannot be had here."""
 
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fedoperator.api.trainer import EnvVar, TrainerFields
@@ -19,12 +20,21 @@ LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a run's hub listens, and what the operator shows it."""
+
+    port: int
+    token: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """scripts: where commands run, the folder of the file that was applied. claims: --claim."""
 
     folder: Folder
     scripts: Path
     claims: Mapping[str, Path]
+    hub: Address = field(default_factory=lambda: Address(port=free_port()))
 
     def commands(self, workload: Workload) -> list[Command]:
         """One per node, as the pods of the workload's Job would run."""
@@ -42,6 +52,10 @@ class Machine:
             arguments = [sys.executable, "-P", "-m", "fedtrain.launch", "--", *command]
             environment = inherited() | _own(trainer) | _rendezvous()
         environment |= jobs.environment(workload, root) | {"HOME": os.path.expanduser("~")}
+        if workload.stays:
+            environment[contract.HUB_ENV] = f"127.0.0.1:{self.hub.port}"
+            if workload.identity.role is contract.Role.PREPARE:
+                environment[contract.HUB_TOKEN_ENV] = self.hub.token
         if workload.has_scratch:
             scratch = self.folder.scratch(workload.identity.participant)
             scratch.mkdir(parents=True, exist_ok=True)
@@ -76,9 +90,9 @@ class Machine:
 
     def refusals(self, spec: TrainingSpec) -> Iterator[str]:
         """Why this training cannot run here, each with its remedy."""
-        for field, claim in _models(spec):
+        for name, claim in _models(spec):
             if claim not in self.claims:
-                yield f"{field}: {claim} is not on this machine; add --claim {claim}=FOLDER"
+                yield f"{name}: {claim} is not on this machine; add --claim {claim}=FOLDER"
         for name, trainer in _trainers(spec):
             for variable in trainer.env or []:
                 missing = variable.value_from is not None and variable.name not in os.environ

@@ -34,8 +34,8 @@ class Command:
 def start(command: Command, mark: str) -> subprocess.Popen[bytes]:
     """Start it in a session of its own. Raises OSError.
 
-    Only to be called from the main thread, and while there is no other: what runs between fork
-    and exec is Python, and the kernel signals the *thread's* children when that ends.
+    Only to be called from the main thread: the kernel signals the *thread's* children when that
+    ends. What runs between fork and exec is Python, but takes no lock that a thread may hold.
     """
     with command.log.open("ab") as log:
         return subprocess.Popen(

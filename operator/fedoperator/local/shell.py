@@ -27,6 +27,8 @@ _SHORTEST = 0.05
 """Seconds between looks of which none has changed anything."""
 _BAR = 0.5
 """Seconds between looks for the sake of the clock on a terminal."""
+_GOODBYE = 10.0
+"""Seconds for the scripts of those who stayed to come to their ends."""
 UNFINISHED = 3
 """Exit code: neither succeeded nor failed (suspended, or blocked for too long)."""
 
@@ -63,6 +65,7 @@ def run(options: Options) -> int:
         for remark in machine.remarks(training.spec):
             telling.say(remark)
         with Signals() as signals:
+            children.news = signals.wake
             try:
                 return Shell(folder, training, children, telling).run(options, signals)
             finally:
@@ -135,6 +138,7 @@ class Shell:
             self._report.event(event)
         for workload in plan.create:
             self._children.create(workload)
+        self._children.hand(plan)
         for child in plan.delete:
             self._children.delete(child)
         if plan.forget_before is not None:
@@ -149,6 +153,8 @@ class Shell:
     def _ended(self, give_up_after: timedelta) -> int | None:
         """The exit code, with the last word, if nothing will happen any more; else None."""
         status = self._training.status
+        if status.terminal:
+            self._children.goodbye(_GOODBYE)
         if status.phase == "Succeeded":
             self._report.close()
             self._report.last(report.epilogue(self._training, self._folder.exchange))

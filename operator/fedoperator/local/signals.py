@@ -43,6 +43,11 @@ class Signals:
             while os.read(self._pipe[0], 4096):
                 pass
 
+    def wake(self) -> None:
+        """Let `wait` return; from any thread."""
+        with contextlib.suppress(OSError, AttributeError):  # full of wakes, or over
+            os.write(self._pipe[1], b"\0")
+
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if number != signal.SIGCHLD:
             self.told.append(number)

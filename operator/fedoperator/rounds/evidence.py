@@ -56,7 +56,8 @@ def _settled(
     identity = Identity(role, number, assignment.name, assignment.attempt)
     child = look.children.get(identity)
     if child is None:
-        trouble = look.troubles.get(workload_name(look.training.name, identity))
+        name = workload_name(look.training.name, identity)
+        trouble = look.trouble_of(name, assignment.name)
         return assignment if trouble is None else _waiting(assignment, trouble)
     if child.state is ChildState.SUCCEEDED:
         result = child.result or {}

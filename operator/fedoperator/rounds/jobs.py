@@ -34,6 +34,8 @@ def objects(workload: Workload, controller_image: str) -> list[Object]:
         wanted.append(_claim(workload.training))
     if workload.trainer is not None:
         wanted.append(_service(workload.training))
+    if workload.stays and workload.identity.role is Role.PREPARE:
+        wanted.append(_hub_service(workload.training))
     return [*wanted, _job(workload, controller_image)]
 
 
@@ -93,6 +95,37 @@ def _service(training: Training) -> Object:
     }
 
 
+def give_token(job: Object, token: str) -> None:
+    """Let a hub know what the operator will show it. Who may read it in the pod and reach the port
+    could also mount the exchange, and needs no hub to write there."""
+    environment = job["spec"]["template"]["spec"]["containers"][0]["env"]
+    environment.append({"name": contract.HUB_TOKEN_ENV, "value": token})
+
+
+def hub_name(training: Training) -> str:
+    return f"{training.name}-hub"
+
+
+def _hub_service(training: Training) -> Object:
+    """One address for whichever pod is the hub."""
+    labels = {observed.TRAINING_LABEL: training.name}
+    which = {observed.ROLE_LABEL: str(Role.PREPARE), observed.RESIDENT_LABEL: "true"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": hub_name(training),
+            "namespace": training.namespace,
+            "labels": labels,
+            "ownerReferences": [owner_reference(training)],
+        },
+        "spec": {
+            "selector": labels | which,
+            "ports": [{"name": "hub", "port": contract.HUB_PORT}],
+        },
+    }
+
+
 def _job(workload: Workload, controller_image: str) -> Object:
     training, identity = workload.training, workload.identity
     labels = {
@@ -104,6 +137,8 @@ def _job(workload: Workload, controller_image: str) -> Object:
     }
     if identity.participant:
         labels[observed.PARTICIPANT_LABEL] = identity.participant
+    if workload.stays:
+        labels[observed.RESIDENT_LABEL] = "true"
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -244,6 +279,8 @@ def environment(workload: Workload, root: str) -> dict[str, str]:
         variables[contract.SCRATCH_ENV] = SCRATCH_PATH
     if workload.base is not None:
         variables[contract.BASE_ENV] = workload.base.folder
+    if workload.stays:
+        variables[contract.CARRIER_ENV] = workload.name
     return variables
 
 
@@ -251,6 +288,9 @@ def _environment(workload: Workload) -> list[Object]:
     # The preparation makes the training's folder, so it sees the claim from its root.
     below = f"/{workload.folder}" if workload.identity.role is Role.PREPARE else ""
     own = environment(workload, contract.MOUNT + below)
+    if workload.stays:
+        host = f"{hub_name(workload.training)}.{workload.training.namespace}.svc"
+        own[contract.HUB_ENV] = f"{host}:{contract.HUB_PORT}"
     if workload.trainer is not None:
         training = workload.training
         service = f"{service_name(training)}.{training.namespace}.svc"

@@ -9,6 +9,7 @@ from fedoperator.rounds import (
     evaluation,
     evidence,
     quorum,
+    resident,
     results,
     retry,
     selection,
@@ -105,14 +106,27 @@ def advanced(look: Look, record: Record) -> Record:
 
 def _with_preparation(look: Look, record: Record) -> Record:
     """The record with its preparation gone on with, in whatever phase it was asked for."""
-    if record.status.prepare is None:
-        return record
-    update = {"prepare": assignments.kept_going(look, record.status.prepare)}
-    return record.model_copy(update={"status": record.status.model_copy(update=update)})
+    status = record.status
+    if status.prepare is not None:
+        update: dict[str, object] = {"prepare": assignments.kept_going(look, status.prepare)}
+        status = status.model_copy(update=update)
+    if status.phase != "Published" and _lacks_hub(look, status):
+        status = status.model_copy(update=_asked_to_prepare(look, status))
+    return record.model_copy(update={"status": status})
+
+
+def _lacks_hub(look: Look, status: RoundStatus) -> bool:
+    """Whether pods stay, and the preparation that stayed as their hub is gone."""
+    spec = look.training.spec
+    if spec.pods != "Resident" or spec.suspend or resident.HUB in look.carriers:
+        return False
+    return status.prepare is None or not status.prepare.is_open
 
 
 def _is_prepared(look: Look, status: RoundStatus, generation: int) -> bool:
     """Whether all participants of that spec have a folder; their pods may not start before."""
+    if _lacks_hub(look, status):
+        return False
     prepare = status.prepare
     here = prepare is not None and prepare.state == "Reported"
     known = max(look.training.status.prepared_generation, status.prepare_generation if here else 0)
@@ -125,6 +139,9 @@ def _asked_to_prepare(look: Look, status: RoundStatus) -> dict[str, object]:
     if prepare is not None and prepare.is_open:
         return {}
     again = Assignment() if prepare is None else retry.invited_again(prepare)
+    if prepare is not None and _lacks_hub(look, status):  # one that dies and dies gets slower
+        wait = timestamp(look.now + retry.backoff(prepare.attempt))
+        again = prepare.model_copy(update={"state": "Retrying", "not_before": wait})
     return {"prepare": again, "prepare_generation": look.training.generation}
 
 

@@ -1,21 +1,34 @@
 """What a look at a training has to go by."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from fedoperator.api.training import Training
 from fedoperator.rounds.observed import Child, Identity, Trouble
+from fedoperator.rounds.resident import Carrier
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The training, its children as listed, what could not be made, and the time."""
+    """The training, its children as listed, what could not be made, and the time.
+
+    children: every piece of work of which something is known. carriers: those of them that stay,
+    by participant; the hub under "".
+    """
 
     training: Training
     children: Mapping[Identity, Child]
     troubles: Mapping[str, Trouble]
     now: datetime
+    carriers: Mapping[str, Carrier] = field(default_factory=dict)
+
+    def trouble_of(self, name: str, participant: str) -> Trouble | None:
+        """Why a workload that is not there could not be made, or why its carrier is not ready."""
+        if name in self.troubles:
+            return self.troubles[name]
+        carrier = self.carriers.get(participant)
+        return carrier.job.trouble if carrier is not None else None
 
     @property
     def edited(self) -> bool:

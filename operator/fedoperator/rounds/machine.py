@@ -13,7 +13,7 @@ from datetime import datetime
 from fedoperator.api.base import timestamp
 from fedoperator.api.round import Assignment, Record, RoundStatus
 from fedoperator.api.training import Training
-from fedoperator.rounds import bounds, deadline, events, evidence, life, summary
+from fedoperator.rounds import bounds, deadline, events, evidence, life, resident, summary
 from fedoperator.rounds.look import Look
 from fedoperator.rounds.observed import OVERDUE, Child, Identity, Observed
 from fedoperator.rounds.plan import Plan
@@ -31,10 +31,15 @@ def decide(
     """
     if training.deleting:
         return Plan(status=training.status)
-    children = {child.identity: child for child in observed.children}
-    look = Look(training, children, observed.troubles, timestamp(now))
+    look = Look(
+        training,
+        resident.seen(observed),
+        observed.troubles,
+        timestamp(now),
+        resident.carriers(observed, timestamp(now)),
+    )
     if training.status.terminal:
-        return Plan(status=training.status, delete=_superfluous(look, frozenset()))
+        return _farewell(look, observed)
 
     rounds = {
         record.spec.round: evidence.harvested(look, life.filled_in(look, record))
@@ -62,17 +67,21 @@ def decide(
     live = {} if status.terminal else dict(_live(rounds))
     after = training.model_copy(update={"status": status})
     wanted = [
-        workload(after, record, identity.role, assignment)
+        (asked, identity in look.children)
         for identity, (record, assignment) in live.items()
-        if identity not in children
+        if (asked := workload(after, record, identity.role, assignment)) is not None
     ]
+    create, handed = resident.placed(wanted, look.carriers, frozenset(live))
     before = {record.spec.round: record for record in records}
     changed = tuple(r for n, r in sorted(rounds.items()) if r != before.get(n))
     return Plan(
         status=status,
         records=changed,
-        create=tuple(w for w in wanted if w is not None),
-        delete=_superfluous(look, frozenset(live), current.spec.round),
+        create=tuple(create),
+        delete=_superfluous(look, observed, frozenset(live), current.spec.round),
+        handed=tuple(handed),
+        released=tuple(_released(look)),
+        over=status.terminal,
         forget_before=_beyond_history(training, changed),
         events=events.of(training.status, status, before, rounds),
         wake_at=None if status.terminal else _wake_at(look, rounds),
@@ -104,19 +113,44 @@ def _live(
 
 
 def _superfluous(
-    look: Look, live: frozenset[Identity], current: int | None = None
+    look: Look, observed: Observed, live: frozenset[Identity], current: int
 ) -> tuple[Child, ...]:
     """Unfinished children nobody waits for; finished ones are evidence, kept for two rounds."""
-    return tuple(
-        child
-        for child in look.children.values()
-        if not child.deleting
-        and (
-            (current is not None and child.identity.round <= current - 2)
-            if child.finished
-            else child.identity not in live
-        )
+    gone = (
+        []
+        if look.training.status.terminal
+        else list(resident.superfluous(look.training, observed, look.carriers, live))
     )
+    for child in observed.children:
+        if child.finished:
+            latest = resident.latest_round(child, observed)
+            gone += [child] if latest <= current - 2 and not child.deleting else []
+        elif not child.resident and not child.deleting and child.identity not in live:
+            gone.append(child)
+    return tuple(gone)
+
+
+def _farewell(look: Look, observed: Observed) -> Plan:
+    """After the end: those who stay get time to end their scripts, everybody else is deleted."""
+    status = look.training.status
+    until = (status.finished_at or look.now) + resident.GOODBYE
+    patient = look.now < until
+    left = [c for c in observed.children if not c.finished and not c.deleting]
+    staying = [c for c in left if c.resident and patient]
+    return Plan(
+        status=status,
+        delete=tuple(c for c in left if c not in staying),
+        over=True,
+        wake_at=until if staying else None,
+    )
+
+
+def _released(look: Look) -> Iterator[str]:
+    """The names of those who have had nothing to do for too long."""
+    for carrier in look.carriers.values():
+        at = resident.leaves_at(look.training, carrier)
+        if at is not None and look.now >= at:
+            yield carrier.job.name
 
 
 def _beyond_history(training: Training, changed: Sequence[Record]) -> int | None:
@@ -144,4 +178,7 @@ def _wake_at(look: Look, rounds: Mapping[int, Record]) -> datetime | None:
                 since = status.quorum_at if role is Role.TRAIN else status.evaluating_since
                 due = deadline.due(assignment, spec.quorum, since)
                 moments.extend([due] if due is not None else [])
+    for carrier in look.carriers.values():
+        at = resident.leaves_at(look.training, carrier)
+        moments.extend([at] if at is not None and at > look.now else [])
     return min(moments, default=None)

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from fedtrain.contract import Exit, Message, Role
+from fedtrain.contract import Exit, Message, Role, parted_id
 
 TRAINING_LABEL = "fedtrain.dev/training"
 ROLE_LABEL = "fedtrain.dev/role"
 ROUND_LABEL = "fedtrain.dev/round"
 PARTICIPANT_LABEL = "fedtrain.dev/participant"
 ATTEMPT_LABEL = "fedtrain.dev/attempt"
+RESIDENT_LABEL = "fedtrain.dev/resident"
+"""On what stays when its first task is done."""
 JOB_LABEL = "batch.kubernetes.io/job-name"
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 
@@ -82,6 +84,8 @@ class Child:
     """Why it failed, or why it is not ready."""
     result: Mapping[str, Any] | None = None
     """What its termination message measured; None if the message is lost."""
+    resident: bool = False
+    """Whether it stays when its work is done, and takes the next."""
 
     @property
     def finished(self) -> bool:
@@ -89,11 +93,33 @@ class Child:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What the hub tells of one piece of work that somebody who stays has taken.
+
+    carrier: the name of the child that took it. since: when this was first heard.
+    """
+
+    identity: Identity
+    carrier: str
+    state: ChildState
+    since: datetime
+    failure: Failure | None = None
+    trouble: Trouble | None = None
+    result: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """Everything listed of one training. troubles: names of workloads that could not be made."""
+    """Everything listed of one training. troubles: names of workloads that could not be made.
+
+    reports: of the hub, where pods stay. heard_since: since when this hub has told all it knows;
+    None if there is none that does.
+    """
 
     children: tuple[Child, ...] = ()
     troubles: Mapping[str, Trouble] = field(default_factory=dict)
+    reports: tuple[Report, ...] = ()
+    heard_since: datetime | None = None
 
 
 def child(
@@ -133,6 +159,38 @@ def child(
         failure=failure,
         trouble=trouble,
         result=result,
+        resident=stays(job),
+    )
+
+
+def stays(job: Mapping[str, Any]) -> bool:
+    """Whether a Job's pods take further work when their first is done."""
+    return (job["metadata"].get("labels") or {}).get(RESIDENT_LABEL) == "true"
+
+
+def report(name: str, said: Mapping[str, Any], since: datetime) -> Report | None:
+    """A report as the hub sent it, as a value; None if it makes no sense."""
+    try:
+        role, number, participant, attempt = parted_id(name)
+        state = ChildState(said["state"])
+        carrier = str(said["carrier"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    result = said.get("result")
+    failure = trouble = None
+    if state is ChildState.FAILED:
+        code = said.get("exit")
+        failure = failure_of_exit(code if isinstance(code, int) else None)
+        told = (str(said.get("reason") or "Failed"), str(said.get("message") or ""))
+        trouble = Trouble(reason=told[0][:80], message=told[1][:2048])
+    return Report(
+        identity=Identity(role, number, participant, attempt),
+        carrier=carrier,
+        state=state,
+        since=since,
+        failure=failure,
+        trouble=trouble,
+        result=result if isinstance(result, Mapping) else None,
     )
 
 

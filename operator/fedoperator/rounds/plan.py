@@ -29,12 +29,17 @@ class Plan:
 
     records: those that are new (resource_version "") or whose status changed. forget_before:
     FederatedRounds of rounds before this one are beyond spec.history (said when a round begins).
+    handed: all work that those who stay are to have now, said again with every plan; released: who
+    of them is to end when it can; over: all of them.
     """
 
     status: TrainingStatus
     records: tuple[Record, ...] = ()
     create: tuple[Workload, ...] = ()
     delete: tuple[Child, ...] = ()
+    handed: tuple[Workload, ...] = ()
+    released: tuple[str, ...] = ()
+    over: bool = False
     forget_before: int | None = None
     events: tuple[Event, ...] = ()
     wake_at: datetime | None = None

@@ -21,6 +21,8 @@ class Workload:
     """What to start. trainer is None where the controller's own image does the work.
 
     training: its spec says exchange, security and claims; task: what the processes are told.
+    stays: whether they take further tasks after this one. carrier: the child that stays and is to
+    take it; None: it gets processes of its own.
     """
 
     training: Training
@@ -30,6 +32,8 @@ class Workload:
     data: Data | None = None
     scratch: Scratch | None = None
     base: BaseCopy | None = None
+    stays: bool = False
+    carrier: str | None = None
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -17,6 +17,7 @@ from fedtrain.aggregation.peers import Alone, Peers
 from fedtrain.aggregation.verdicts import VerdictsError
 from fedtrain.contract import (
     DEFAULT_MESSAGE_PATH,
+    HUB_ENV,
     MESSAGE_ENV,
     MOUNT,
     ROOT_ENV,
@@ -40,26 +41,42 @@ class Terminated(BaseException):
 
 
 def main() -> int:
-    """Do the task of the environment; returns the exit code of `fedtrain.contract`."""
+    """Do the task of the environment; returns the exit code of `fedtrain.contract`.
+
+    With an address for a hub in the environment the process stays, and does the tasks that come.
+    """
     signal.signal(signal.SIGTERM, _terminate)
-    try:
-        code, message = Exit.OK, perform(os.environ)
-    except FedtrainError as error:
-        result = error.result if isinstance(error, VerdictsError) else {}
-        code, message = error.exit, Message(reason=error.reason, message=str(error), result=result)
-    except OSError as error:
-        traceback.print_exc()
-        code, message = _of_oserror(error)
-    except Terminated:
-        code, message = Exit.TRY_AGAIN, Message(reason="Terminated", message="stopped by SIGTERM")
-    except Exception as error:
-        traceback.print_exc()
-        reason = type(error).__name__
-        code, message = Exit.TRY_AGAIN, Message(reason=reason, message=str(error) or reason)
+    code, message = attempted(os.environ)
+    if code is Exit.OK and os.environ.get(HUB_ENV):
+        from fedtrain.aggregation import hub
+
+        code, message = _told_of(lambda: hub.stay(os.environ, message))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     say(f"{message.reason}{': ' if message.message else ''}{message.message} (exit {int(code)})")
     _leave(message)
     return int(code)
+
+
+def attempted(environment: Mapping[str, str]) -> tuple[Exit, Message]:
+    """Do the task of that environment: what came of it, whatever that is."""
+    return _told_of(lambda: perform(environment))
+
+
+def _told_of(act: Callable[[], Message]) -> tuple[Exit, Message]:
+    try:
+        return Exit.OK, act()
+    except FedtrainError as error:
+        result = error.result if isinstance(error, VerdictsError) else {}
+        return error.exit, Message(reason=error.reason, message=str(error), result=result)
+    except OSError as error:
+        traceback.print_exc()
+        return _of_oserror(error)
+    except Terminated:
+        return Exit.TRY_AGAIN, Message(reason="Terminated", message="stopped by SIGTERM")
+    except Exception as error:
+        traceback.print_exc()
+        reason = type(error).__name__
+        return Exit.TRY_AGAIN, Message(reason=reason, message=str(error) or reason)
 
 
 def perform(environment: Mapping[str, str]) -> Message:

@@ -1,0 +1,161 @@
+"""The operator's end of the line to a training's hub; see `fedtrain.aggregation.hub` for the other.
+
+Both shells use it. A thread keeps the line up; what it hears is there to be read at any time, and
+everything that the hub is to know is said again on every new line, so that neither side's end
+loses anything.
+"""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from fedoperator.rounds import observed
+from fedoperator.rounds.observed import Report
+from fedoperator.rounds.plan import Plan
+from fedtrain import contract
+
+SILENCE = 3 * contract.HUB_BEAT
+LONGEST_PAUSE = 2.0
+
+
+class Link:
+    """One hub, at an address that is its own: another hub is another link.
+
+    news: called in the link's thread whenever a report has come.
+    """
+
+    def __init__(
+        self, address: tuple[str, int], token: str, news: Callable[[], None] = lambda: None
+    ) -> None:
+        self.address = address
+        self.token = token
+        self.problem = ""
+        """Why there is no line, in a sentence; empty while there is one."""
+        self.heard_since: datetime | None = None
+        """Since when this hub has told everything that it knows."""
+        self._news = news
+        self._reports: dict[str, Report] = {}
+        self._wanted: dict[str, Any] | None = None
+        self._lock = threading.Lock()
+        self._synced = threading.Event()
+        self._socket: socket.socket | None = None
+        self._closed = False
+        threading.Thread(target=self._keep, name="hub", daemon=True).start()
+
+    def reports(self) -> tuple[Report, ...]:
+        """All that was heard and is not too old to matter."""
+        with self._lock:
+            return tuple(self._reports.values())
+
+    def wait(self, seconds: float) -> bool:
+        """Until the hub has told everything that it knows; whether it has."""
+        return self._synced.wait(seconds)
+
+    def tell(self, plan: Plan) -> None:
+        """What is to be done now, if that has changed since the last time."""
+        tasks = {
+            contract.task_id(w.task): {
+                "carrier": w.carrier or "",
+                "task": contract.encode_task(w.task),
+            }
+            for w in plan.handed
+        }
+        wanted = {
+            "tasks": tasks,
+            "ended": list(plan.released),
+            "round": plan.status.round,
+            "over": plan.over,
+        }
+        with self._lock:
+            if wanted == self._wanted:
+                return
+            self._wanted = wanted
+            oldest = plan.status.round - 2
+            self._reports = {
+                name: r
+                for name, r in self._reports.items()
+                if r.identity.round >= oldest or name in tasks
+            }
+            self._send(wanted)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            if self._socket is not None:
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        if self._socket is not None:
+            with contextlib.suppress(OSError):  # the listener notices, and makes another line
+                self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def _keep(self) -> None:
+        pause = 0.02
+        while not self._closed:
+            try:
+                with socket.create_connection(self.address, timeout=SILENCE) as line:
+                    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    with self._lock:
+                        self._socket = line
+                        self._send({"operator": self.token})
+                        if self._wanted is not None:
+                            self._send(self._wanted)
+                    pause = 0.02
+                    self._listen(line)
+            except (OSError, ValueError) as error:
+                self.problem = f"the hub at {self.address[0]}:{self.address[1]}: {error}"
+            finally:
+                with self._lock:
+                    self._socket = None
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _listen(self, line: socket.socket) -> None:
+        rest, heard_at, beat_at = b"", time.monotonic(), 0.0
+        line.settimeout(contract.HUB_BEAT)
+        while not self._closed:
+            if time.monotonic() >= beat_at:
+                beat_at = time.monotonic() + contract.HUB_BEAT
+                with self._lock:
+                    self._send({"beat": 1})
+            with contextlib.suppress(TimeoutError):
+                chunk = line.recv(1 << 18)
+                if not chunk:
+                    raise OSError("it closed the line")
+                rest, heard_at = rest + chunk, time.monotonic()
+            if time.monotonic() - heard_at > SILENCE:
+                raise OSError(f"nothing was heard for {SILENCE:.0f} s")
+            *texts, rest = rest.split(b"\n")
+            if len(rest) > contract.HUB_LINE_LIMIT:
+                raise ValueError("a message is too long")
+            self._heard([json.loads(text) for text in texts])
+
+    def _heard(self, messages: Sequence[Mapping[str, Any]]) -> None:
+        now, news = datetime.now(UTC), False
+        for message in messages:
+            for name, said in (message.get("reports") or {}).items():
+                found = observed.report(name, said, now)
+                if found is not None:
+                    with self._lock:
+                        news |= self._remember(name, found)
+            if "reports" in message and not message.get("more"):
+                self.problem = ""
+                if not self._synced.is_set():
+                    self.heard_since, news = now, True
+                    self._synced.set()
+        if news:
+            self._news()
+
+    def _remember(self, name: str, new: Report) -> bool:
+        """Whether it is news."""
+        old = self._reports.get(name)
+        if old is not None and (old.carrier, old.state) == (new.carrier, new.state):
+            return False
+        self._reports[name] = new
+        return True
