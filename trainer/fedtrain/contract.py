@@ -9,8 +9,8 @@ environment variable `FEDTRAIN_TASK` and the root of the training's folder on th
     updates/<participant>/<round>/<attempt>/update.safetensors, receipt.json
     updates/<participant>/<round>/evaluation-<attempt>/receipt.json
 
-A strategy with a state of its own adds server.safetensors; of several shards each file is parts
-with an index, <file>.index.json.
+Texts that travel with a model (config.json ...) lie beside it. A strategy with a state of its own
+adds server.safetensors; of several shards each file is parts with an index, <file>.index.json.
 
 A process answers by its exit code, by what it published, and by a termination message of at most
 `MESSAGE_LIMIT` bytes, which may get lost: everything in it can be read again from the exchange.
@@ -31,6 +31,9 @@ TASK_ENV = "FEDTRAIN_TASK"
 ROOT_ENV = "FEDTRAIN_ROOT"
 SCRATCH_ENV = "FEDTRAIN_SCRATCH"
 """A folder of the participant's own, which outlives its pods if it has a claim for it."""
+
+BASE_ENV = "FEDTRAIN_BASE"
+"""The folder of the frozen base model, read-only, where `spec.model.base` asks for one."""
 
 SHARD_ENV = "JOB_COMPLETION_INDEX"
 """Which shard of an aggregation a process is; Kubernetes sets it in the pods of Indexed Jobs."""
@@ -65,6 +68,9 @@ HUB_BEAT = 3.0
 
 MOUNT = "/fedtrain"
 """Where containers see the training's folder on the exchange."""
+
+BASE_MOUNT = f"{MOUNT}/base"
+"""Where participants see the claim of the base model."""
 
 IMPORT_MOUNT = "/model"
 """Where the import of an initial model sees the claim that it comes from."""
@@ -141,6 +147,9 @@ class ParticipantTask:
     round and publishes `output/update.safetensors`; EVALUATE measures `model`, publishes metrics.
     model: None only for INIT. deadline: seconds the operator allows from readiness on, or None.
     codec: how the update is to travel, see `fedtrain.codecs`; None for fp32. proximal: FedProx's μ.
+    adapters: {"aggregation", "rank"} of `fedtrain.adapters`, the rank that this participant's
+    adapter has to have, or None. base: the digest of the frozen base model, or None for that which
+    the global model names, see `fedtrain.basemodel`.
     """
 
     role: Role
@@ -156,6 +165,8 @@ class ParticipantTask:
     deadline: float | None = None
     codec: Mapping[str, Any] | None = None
     proximal: float = 0.0
+    adapters: Mapping[str, Any] | None = None
+    base: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +211,8 @@ class AggregateTask:
     whose files survive the pruning after publication. strategy: its name and every parameter, in
     the names of the API. norm_bound: L2 that every delta is scaled down to, or None. codec: how
     updates travel. precision: "Float32", "Float64" or "Exact". shards: processes that share the
-    work, each told by `SHARD_ENV` which one it is.
+    work, each told by `SHARD_ENV` which one it is. adapters: {"aggregation", "ranks": those of
+    participants with one of their own}, or None.
     """
 
     role: Role = Role.AGGREGATE
@@ -222,6 +234,7 @@ class AggregateTask:
     missing: tuple[str, ...] = ()
     keep_globals: int = 3
     keep_updates: int = 1
+    adapters: Mapping[str, Any] | None = None
 
 
 Task = ParticipantTask | PrepareTask | ImportTask | AggregateTask
@@ -320,7 +333,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _IN_A_RECEIPT: Mapping[Role, tuple[str, ...]] = {
-    Role.INIT: ("digest", "size"),
+    Role.INIT: ("digest", "size", "base_model"),
     Role.TRAIN: ("digest", "samples", "steps", "seconds", "metrics"),
     Role.EVALUATE: ("samples", "metrics"),
 }
@@ -345,10 +358,10 @@ class Message:
     """A termination message: why a process ended, and what it measured.
 
     reason: CamelCase, the word that conditions, events and metrics use. message: one sentence.
-    result, by role: INIT {digest, size}; TRAIN {digest, samples, steps, seconds, metrics};
-    EVALUATE {samples, metrics}; AGGREGATE {digest, verdicts, reasons, details, filled, bytes,
-    seconds, peakMemory}, where `verdicts` holds one character per candidate ("." accepted, else
-    a key of `reasons`), so that a thousand fit.
+    result, by role: INIT {digest, size, base_model}; TRAIN {digest, samples, steps, seconds,
+    metrics}; EVALUATE {samples, metrics}; AGGREGATE {digest, verdicts, reasons, details, filled,
+    bytes, seconds, peakMemory, residual}, where `verdicts` holds one character per candidate ("."
+    accepted, else a key of `reasons`), so that a thousand fit.
     """
 
     reason: str = "Completed"

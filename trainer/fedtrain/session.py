@@ -104,13 +104,19 @@ class Round:
 
 
 def rounds(
-    model: Any, *, optimizer: Any = None, evaluate: Evaluate | None = None
+    model: Any,
+    *,
+    optimizer: Any = None,
+    evaluate: Evaluate | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> Iterator[Round]:
     """Yield each round that this process trains; load, publish and evaluate as the task says.
 
     model: a torch module (plain, or wrapped in DDP or torch.compile) or a mapping of names to
-    numpy arrays, changed in place. optimizer: its state is reset when a round begins. evaluate:
-    model -> metrics by name; the key "samples" says over how many samples they are the mean.
+    numpy arrays, changed in place; of a PeftModel the adapter travels alone. optimizer: its state
+    is reset when a round begins. evaluate: model -> metrics by name; the key "samples" says over
+    how many samples they are the mean. files: name -> text, what lies beside each global model, so
+    that others can open it: config.json, tokenizer.json, adapter_config.json.
     Errors: ContractError if script and federation disagree, DataError for unusable numbers.
     """
     text = os.environ.get(TASK_ENV)
@@ -134,7 +140,8 @@ def rounds(
             _say(f"{task.output} has its receipt already: that is the result")
             work.done(task, receipt)
             continue
-        session = Session(store=store, ranks=ranks, weights=weights_of(model), done=work.done)
+        weights = weights_of(model, task.adapters)
+        session = Session(store=store, ranks=ranks, weights=weights, files=files, done=work.done)
         yield from session.carried_out(model, optimizer, evaluate)
 
 
@@ -186,14 +193,16 @@ class Session:
     weights: Weights
     done: Callable[[ParticipantTask, str], None]
     """Told at once of what was published, so that others need not wait for the script's rest."""
+    files: Mapping[str, str] | None = None
     submitted: bool = False
     state: State = field(default_factory=State)
 
     def carried_out(self, model: Any, optimizer: Any, evaluate: Evaluate | None) -> Iterator[Round]:
         """Do the task; yields only if it is to train."""
         task = self.store.task
+        base = self.together(self.store.check_base_model)
         if task.role is Role.INIT:
-            self.publish(lambda: self.store.publish_untrained(self.weights))
+            self.publish(lambda: self.store.publish_untrained(self.weights, self.files, base))
             return
         self.store.load(self.weights)
         if hasattr(optimizer, "state"):
