@@ -119,6 +119,7 @@ class ParticipantTask:
     round and publishes `output/update.safetensors`; EVALUATE measures `model`, publishes metrics.
     model: None only for INIT. deadline: seconds the operator allows from readiness on, or None.
     codec: how the update is to travel, see `fedtrain.codecs`; None for fp32. proximal: FedProx's μ.
+    unit: what the script's samples count, `spec.weight.by`.
     """
 
     role: Role
@@ -134,6 +135,7 @@ class ParticipantTask:
     deadline: float | None = None
     codec: Mapping[str, Any] | None = None
     proximal: float = 0.0
+    unit: str = "Samples"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
