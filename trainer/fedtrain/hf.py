@@ -12,7 +12,6 @@ through all rounds or each round has its own. The optimizer's state is the feder
 both, as for any script that gives its optimizer to `rounds`.
 """
 
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -47,6 +46,7 @@ def train_each_round(trainer: Trainer, *, evaluate: Evaluate | None = None) -> N
         _begin(trainer, rnd)
         if given is not None:  # one of the trainer's own making is made anew by train()
             _seek(given, 0)
+        trainer.model_wrapped = trainer.model  # type: ignore[assignment]  # a new DDP each round
         result = trainer.train()
         rnd.submit(
             samples=_samples(trainer, rnd, result.global_step, trainer.state.num_input_tokens_seen),
@@ -55,9 +55,7 @@ def train_each_round(trainer: Trainer, *, evaluate: Evaluate | None = None) -> N
         )
 
 
-def train_across_rounds(
-    trainer: Trainer, *, every: int, evaluate: Evaluate | None = None
-) -> None:
+def train_across_rounds(trainer: Trainer, *, every: int, evaluate: Evaluate | None = None) -> None:
     """Train one long `trainer.train()` that exchanges after every `every` optimizer steps.
 
     `max_steps` of the trainer's arguments is the whole schedule, of all rounds together. A callback
@@ -208,7 +206,7 @@ def measured(trainer: Trainer) -> dict[str, Any]:
         if not name.endswith(_TIMINGS) and isinstance(value, int | float)
     }
     if has_length(trainer.eval_dataset):
-        metrics["samples"] = len(trainer.eval_dataset)  # type: ignore[arg-type]
+        metrics["samples"] = len(trainer.eval_dataset)
     return metrics
 
 
@@ -242,7 +240,7 @@ def _samples(trainer: Trainer, rnd: Round, steps: int, tokens: int) -> int:
     if rnd.unit == "Tokens":
         return tokens
     if has_length(trainer.train_dataset):
-        return len(trainer.train_dataset)  # type: ignore[arg-type]
+        return len(trainer.train_dataset)
     return steps * trainer.get_total_train_batch_size(trainer.args)
 
 

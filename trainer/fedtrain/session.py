@@ -55,7 +55,7 @@ class Round:
     for each round and participant; use it for the order of the data. state: a mapping of names to
     arrays, tensors or JSON values, given back from this participant's last *accepted* round; every
     rank may set it, rank 0's is saved with the submit, and all ranks begin with the same. unit:
-    what `samples` is to count, "Samples", "Tokens" or "Uniform" (then nobody looks), of spec.weight.
+    what `samples` is to count: "Samples", "Tokens", or "Uniform" (then nobody looks).
     """
 
     number: int
