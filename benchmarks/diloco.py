@@ -1,6 +1,6 @@
 """DiLoCo against the synchronous run, plain averaging and a lone worker, by `fedtrain run`.
 
-    python -m benchmarks.diloco --work DIR       # about 15 minutes of one core; goes on where it was
+    python -m benchmarks.diloco --work DIR    # about 15 minutes of one core; goes on where it was
 
 All begin at one common start (600 synchronous steps from nothing) and take as many steps over the
 same text of example 03; the synchronous run has the four workers' batches in one, the lone worker

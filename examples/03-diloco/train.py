@@ -64,6 +64,9 @@ if not 0 <= args.part < args.parts:
 # ---- the model and its tokenizer -----------------------------------------------------------------
 
 
+END = "<|endoftext|>"
+
+
 def bytes_as_tokens() -> PreTrainedTokenizerBase:
     """256 tokens for the bytes, and one for the end of a text."""
     alphabet = {
@@ -72,7 +75,7 @@ def bytes_as_tokens() -> PreTrainedTokenizerBase:
     tokenizer = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END)
 
 
 torch.manual_seed(0)  # the untrained weights; `fedtrain.hf` seeds everything that comes after
