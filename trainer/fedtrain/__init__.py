@@ -9,22 +9,30 @@
 Importing this package loads neither torch nor numpy; they come with the first use.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fedtrain.adapters import adapter_rank as adapter_rank
+    from fedtrain.basemodel import base_model as base_model
     from fedtrain.session import Round as Round
     from fedtrain.session import rounds as rounds
 
 from fedtrain.contract import VERSION
 
 __version__ = VERSION
-__all__ = ["Round", "__version__", "rounds"]
+__all__ = ["Round", "__version__", "adapter_rank", "base_model", "rounds"]
+
+_HOMES = {
+    "Round": "session",
+    "adapter_rank": "adapters",
+    "base_model": "basemodel",
+    "rounds": "session",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the session lazily (PEP 562), so that `import fedtrain` costs milliseconds."""
-    if name in ("rounds", "Round"):
-        from fedtrain import session
-
-        return getattr(session, name)
+    """Import lazily (PEP 562), so that `import fedtrain` costs milliseconds."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"fedtrain.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'fedtrain' has no attribute {name!r}")

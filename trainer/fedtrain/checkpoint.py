@@ -35,7 +35,7 @@ class ModuleWeights:
             raise _unsupported("", "is wrapped in FSDP; pass the module before it is wrapped")
         self._tensors: dict[str, Tensor] = {}
         kinds: dict[str, bool] = {}
-        for name, tensor, is_parameter in named_tensors(module):
+        for name, tensor, is_parameter in self._named(module):
             if name in self._tensors:
                 raise _unsupported(name, "comes twice once the wrappers' names are left out")
             _check(name, tensor)
@@ -53,6 +53,10 @@ class ModuleWeights:
 
     def names(self) -> Mapping[str, str]:
         return self._names
+
+    def _named(self, module: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
+        """What is exchanged: (published name, tensor, whether it is a parameter)."""
+        return named_tensors(module)
 
     @torch.no_grad()
     def fill(self, name: str, tiles: Tiles) -> None:

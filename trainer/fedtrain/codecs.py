@@ -262,8 +262,10 @@ def codec(document: Mapping[str, Any] | None) -> Codec | None:
 
 
 def update_schema(schema: Schema, own: Codec | None) -> Schema:
-    """What an update file holds: parameters by their parts, buffers and integers as they are."""
-    return Schema.of(one for spec in schema.tensors for one in _carriers(spec, own))
+    """What an update file holds: parameters by their parts, buffers and integers as they are, and
+    nothing that is frozen."""
+    moving = (spec for spec in schema.tensors if spec.kind != "frozen")
+    return Schema.of(one for spec in moving for one in _carriers(spec, own))
 
 
 def widened(values: Array) -> Array:

@@ -32,6 +32,9 @@ ROOT_ENV = "FEDTRAIN_ROOT"
 SCRATCH_ENV = "FEDTRAIN_SCRATCH"
 """A folder of the participant's own, which outlives its pods if it has a claim for it."""
 
+BASE_ENV = "FEDTRAIN_BASE"
+"""The folder of the frozen base model, read-only, where `spec.model.base` asks for one."""
+
 SHARD_ENV = "JOB_COMPLETION_INDEX"
 """Which shard of an aggregation a process is; Kubernetes sets it in the pods of Indexed Jobs."""
 
@@ -43,6 +46,9 @@ OUTCOME_ENV = "FEDTRAIN_OUTCOME"
 
 MOUNT = "/fedtrain"
 """Where containers see the training's folder on the exchange."""
+
+BASE_MOUNT = f"{MOUNT}/base"
+"""Where participants see the claim of the base model."""
 
 IMPORT_MOUNT = "/model"
 """Where the import of an initial model sees the claim that it comes from."""
@@ -120,6 +126,9 @@ class ParticipantTask:
     model: None only for INIT. deadline: seconds the operator allows from readiness on, or None.
     codec: how the update is to travel, see `fedtrain.codecs`; None for fp32. proximal: FedProx's μ.
     unit: what the script's samples count, `spec.weight.by`.
+    adapters: {"aggregation", "rank"} of `fedtrain.adapters`, the rank that this participant's
+    adapter has to have, or None. base: the digest of the frozen base model, or None for that which
+    the global model names, see `fedtrain.basemodel`.
     """
 
     role: Role
@@ -136,6 +145,8 @@ class ParticipantTask:
     codec: Mapping[str, Any] | None = None
     proximal: float = 0.0
     unit: str = "Samples"
+    adapters: Mapping[str, Any] | None = None
+    base: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +191,8 @@ class AggregateTask:
     whose files survive the pruning after publication. strategy: its name and every parameter, in
     the names of the API. norm_bound: L2 that every delta is scaled down to, or None. codec: how
     updates travel. precision: "Float32", "Float64" or "Exact". shards: processes that share the
-    work, each told by `SHARD_ENV` which one it is.
+    work, each told by `SHARD_ENV` which one it is. adapters: {"aggregation", "ranks": those of
+    participants with one of their own}, or None.
     """
 
     role: Role = Role.AGGREGATE
@@ -202,6 +214,7 @@ class AggregateTask:
     missing: tuple[str, ...] = ()
     keep_globals: int = 3
     keep_updates: int = 1
+    adapters: Mapping[str, Any] | None = None
 
 
 Task = ParticipantTask | PrepareTask | ImportTask | AggregateTask

@@ -187,7 +187,7 @@ def published(role: Role, folder: Path) -> Message | None:
         sentence = f"{folder / name} is not a receipt: {error}"
         raise TryAgain("ReceiptBroken", sentence) from error
     fields: Mapping[Role, tuple[str, ...]] = {
-        Role.INIT: ("digest", "size"),
+        Role.INIT: ("digest", "size", "base_model"),
         Role.TRAIN: ("digest", "samples", "steps", "seconds", "metrics"),
         Role.EVALUATE: ("samples", "metrics"),
     }

@@ -40,7 +40,9 @@ class Manifest:
 
     size: bytes of the model's files. strategy: its name and parameters. counters: samples and bytes
     folded, elements of the model. last_accepted: participant → (round, attempt) of its last update
-    that was folded into this model or one before it.
+    that was folded into this model or one before it. files: texts beside the model → sha256.
+    base_model: digest of the frozen base model that its adapter goes with, if there is one.
+    measured: what was measured of the aggregation's result, by name.
     """
 
     version: int = VERSION
@@ -55,6 +57,9 @@ class Manifest:
     rejected: tuple[Rejected, ...] = ()
     counters: Mapping[str, int] = field(default_factory=dict)
     last_accepted: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    base_model: str | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
@@ -69,6 +74,8 @@ class Manifest:
             document["rejected"] = tuple(Rejected(**entry) for entry in document["rejected"])
             last = document.get("last_accepted", {})
             document["last_accepted"] = {name: (int(r), int(n)) for name, (r, n) in last.items()}
+            files = document.get("files", {})
+            document["files"] = {str(name): str(sha256) for name, sha256 in files.items()}
             manifest = cls(**document)
         except unfit as error:
             raise ValueError(f"not a manifest: {error}") from error

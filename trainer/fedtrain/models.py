@@ -3,20 +3,30 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fedtrain.adapters import adapting
 from fedtrain.arrays import ArrayWeights
 from fedtrain.errors import ContractError
 from fedtrain.proximal import ArrayProximal, Proximal
 from fedtrain.weights import Weights
 
 
-def weights_of(model: Any) -> Weights:
-    """The tensors of a torch module or of a mapping of numpy arrays. Raises ContractError."""
+def weights_of(model: Any, adapters: Mapping[str, Any] | None = None) -> Weights:
+    """The tensors of a torch module, of a PeftModel's adapter or of a mapping of numpy arrays.
+
+    adapters: as the task has them. Raises ContractError.
+    """
+    return adapting(_weights_of(model), adapters)
+
+
+def _weights_of(model: Any) -> Weights:
     if isinstance(model, Mapping):
         return ArrayWeights(model)
     if hasattr(model, "named_parameters"):
         from fedtrain.checkpoint import ModuleWeights
+        from fedtrain.peftmodel import PeftWeights, peft_model
 
-        return ModuleWeights(model)
+        adapted = peft_model(model)
+        return ModuleWeights(model) if adapted is None else PeftWeights(adapted)
     kind = type(model).__name__
     raise ContractError(
         "ModelUnsupported",

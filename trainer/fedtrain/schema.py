@@ -1,8 +1,9 @@
 """The schema of a model: each tensor's name, dtype, shape, kind and the names tied to it.
 
 `schema.json` lies beside every global model. Its kinds say how a tensor is aggregated: parameters
-take the strategy, floating buffers the plain weighted mean, integers (and bool) the maximum; an
-alias is the other name of a tied tensor and travels once.
+take the strategy, floating buffers the plain weighted mean, integers (and bool) the maximum; what
+is frozen is part of no update and the same in every round; an alias is the other name of a tied
+tensor and travels once.
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import Any, Literal, Self, get_args
 from fedtrain.layout import FLOATING, TensorInfo, numpy_dtype, plan
 
 VERSION = 1
-Kind = Literal["parameter", "buffer", "integer"]
+Kind = Literal["parameter", "buffer", "integer", "frozen"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

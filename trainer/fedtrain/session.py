@@ -105,13 +105,19 @@ class Round:
 
 
 def rounds(
-    model: Any, *, optimizer: Any = None, evaluate: Evaluate | None = None
+    model: Any,
+    *,
+    optimizer: Any = None,
+    evaluate: Evaluate | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> Iterator[Round]:
     """Yield each round that this process trains; load, publish and evaluate as the task says.
 
     model: a torch module (plain, or wrapped in DDP or torch.compile) or a mapping of names to
-    numpy arrays, changed in place. optimizer: its state is reset when a round begins. evaluate:
-    model -> metrics by name; the key "samples" says over how many samples they are the mean.
+    numpy arrays, changed in place; of a PeftModel the adapter travels alone. optimizer: its state
+    is reset when a round begins. evaluate: model -> metrics by name; the key "samples" says over
+    how many samples they are the mean. files: name -> text, what lies beside each global model, so
+    that others can open it: config.json, tokenizer.json, adapter_config.json.
     Errors: ContractError if script and federation disagree, DataError for unusable numbers.
     """
     text = os.environ.get(TASK_ENV)
@@ -130,10 +136,11 @@ def rounds(
     if ranks.tell(store.published() is not None):  # rank 0's eyes, lest the ranks part ways
         _say(f"{task.output} has its receipt already: that is the result")
         return
-    weights = weights_of(model)
+    weights = weights_of(model, task.adapters)
     session = Session(store=store, ranks=ranks, weights=weights)
+    base = session.together(store.check_base_model)
     if task.role is Role.INIT:
-        session.together(lambda: store.publish_untrained(weights))
+        session.together(lambda: store.publish_untrained(weights, files, base))
         return
     store.load(weights)
     if hasattr(optimizer, "state"):

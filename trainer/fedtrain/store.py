@@ -16,7 +16,8 @@ from typing import Self
 
 import numpy as np
 
-from fedtrain import codecs, publication
+from fedtrain import basemodel, codecs, modeltexts, publication
+from fedtrain.adapters import CONFIG_FILE, check_frozen, cut, narrowed, unscaled_config
 from fedtrain.contract import (
     MANIFEST_FILE,
     MODEL_FILE,
@@ -87,11 +88,20 @@ class Store:
                 weights.fill(spec.name, base.tiles(spec.name))
             base.verify()
 
-    def publish_untrained(self, weights: Weights) -> str:
-        """Publish the model as it is as a global model; the manifest that counts."""
-        schema = weights.schema
+    def publish_untrained(
+        self,
+        weights: Weights,
+        files: Mapping[str, str] | None = None,
+        base_model: str | None = None,
+    ) -> str:
+        """Publish the model as it is as a global model; the manifest that counts.
+
+        files: texts that travel with it. base_model: digest of the frozen base that it goes with.
+        Raises ContractError (BadFiles).
+        """
+        schema, files = weights.schema, self._files(files or {})
         with _told_as_ours(), publication.Publication(self.output, MANIFEST_FILE) as new:
-            with TensorWriter(new.path / MODEL_FILE, schema.layout()) as file:
+            with TensorWriter(new.path / MODEL_FILE, schema.layout(), {"format": "pt"}) as file:
                 for spec in schema.tensors:
                     for start, tile in weights.values(spec.name):
                         file.write(spec.name, start, _finite(spec, tile))
@@ -103,22 +113,37 @@ class Store:
                 base=None,
                 digest=digest,
                 size=file.size,
+                files=modeltexts.digests(files),
+                base_model=base_model,
             )
-            return new.commit(manifest.to_json(), {SCHEMA_FILE: schema.to_json()})
+            return new.commit(manifest.to_json(), {SCHEMA_FILE: schema.to_json(), **files})
+
+    def manifest(self) -> Manifest | None:
+        """Of the task's global model; None of a model from elsewhere.
+
+        Raises ExchangeError (ExchangeUnreadable), TryAgain (BaseUnreadable).
+        """
+        text = publication.readable(self.root / self._model.path, MANIFEST_FILE)
+        try:
+            return None if text is None else Manifest.from_json(text)
+        except ValueError as error:
+            raise TryAgain("BaseUnreadable", f"{self._model.path}: {error}") from error
+
+    def check_base_model(self) -> str | None:
+        """The digest of the frozen base model, if there is one. Raises DataError unless it is what
+        the federation has (BaseModelMismatch), and what `manifest` raises."""
+        manifest = self.manifest() if self.task.model is not None else None
+        return basemodel.check(self.task.base, manifest.base_model if manifest else None)
 
     def memory(self) -> Memory:
         """What this participant keeps, as its last accepted update left it.
 
         Raises ExchangeError (ExchangeUnreadable), TryAgain (BaseUnreadable).
         """
-        text = publication.readable(self.root / self._model.path, MANIFEST_FILE)
-        if text is None:  # a model from elsewhere, into which nobody's update was folded
+        manifest = self.manifest()
+        if manifest is None:  # a model from elsewhere, into which nobody's update was folded
             return Memory.of(self.task, None)
-        try:
-            last_accepted = Manifest.from_json(text).last_accepted
-        except ValueError as error:
-            raise TryAgain("BaseUnreadable", f"{self._model.path}: {error}") from error
-        return Memory.of(self.task, last_accepted.get(self.task.participant))
+        return Memory.of(self.task, manifest.last_accepted.get(self.task.participant))
 
     def publish_update(
         self, weights: Weights, submission: Submission, state: State | None = None
@@ -141,6 +166,9 @@ class Store:
             with TensorWriter(new.path / UPDATE_FILE, layout) as file:
                 for spec in base.schema.tensors:
                     tiles = base.tiles(spec.name)
+                    if spec.kind == "frozen":
+                        check_frozen(spec.name, weights.deltas(spec.name, tiles))
+                        continue
                     if spec.kind == "integer":
                         for _ in tiles:  # hashed all the same
                             pass
@@ -206,20 +234,38 @@ class Store:
             file = open_model(folder)
         except (OSError, ValueError) as error:
             raise TryAgain("BaseUnreadable", f"{self._model.path}: {error}") from error
-        return Base(file, schema, self._model)
+        return Base(file, schema, self._model, (self.task.adapters or {}).get("rank"))
+
+    def _files(self, files: Mapping[str, str]) -> dict[str, str]:
+        """What travels with the model, as it has to be. Raises ContractError (BadFiles)."""
+        files = dict(files)
+        if CONFIG_FILE in files and (self.task.adapters or {}).get("aggregation") == "Product":
+            files[CONFIG_FILE] = unscaled_config(files[CONFIG_FILE])
+        try:
+            modeltexts.check(files)
+        except ValueError as error:
+            raise ContractError("BadFiles", f"rounds(model, files=...): {error}") from error
+        return files
 
 
 class Base:
-    """The global model being read, a context manager; what is read is remembered as hashes."""
+    """The global model being read, a context manager; what is read is remembered as hashes.
 
-    def __init__(self, file: ModelFiles, schema: Schema, model: ModelRef) -> None:
-        self.schema = schema
+    rank: of the adapter that reads it, which sees as much of each pair. schema: as it sees it.
+    """
+
+    def __init__(
+        self, file: ModelFiles, schema: Schema, model: ModelRef, rank: int | None = None
+    ) -> None:
+        self.schema = narrowed(schema, rank)
+        self._whole = schema
+        self._shapes = {spec.name: spec.shape for spec in self.schema.tensors}
         self._file = file
         self._model = model
         self._digest = Digest()
 
     def __enter__(self) -> Self:
-        sentence = self.schema.difference(self._file.tensors.values())
+        sentence = self._whole.difference(self._file.tensors.values())
         if sentence is not None:
             self._file.close()
             raise TryAgain("BaseUnreadable", f"{self._model.path}: {sentence}")
@@ -230,6 +276,9 @@ class Base:
 
     def tiles(self, name: str) -> Iterator[tuple[int, Array]]:
         """(start, values) of each tile; bf16 is widened, for numpy has none."""
+        return cut(self._tiles(name), self._file.tensors[name].shape, self._shapes[name])
+
+    def _tiles(self, name: str) -> Iterator[tuple[int, Array]]:
         info = self._file.tensors[name]
         for index, start, stop in tensor_tiles(info):
             try:

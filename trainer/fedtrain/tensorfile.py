@@ -277,6 +277,13 @@ class TensorWriter:
             else:
                 self._running[key] = running, reached
 
+    def read_back(self, name: str, out: Array) -> None:
+        """Fill `out` with a whole tensor, as it was written."""
+        info = self._infos[name]
+        if (out.dtype, out.size) != (numpy_dtype(info.dtype), info.count):
+            raise ValueError(f"{name}: {out.size} {out.dtype} are not {info}")
+        read_exactly(self._fd, self._data_begin + info.begin, bytes_of(out))
+
     def write_out(self, name: str, start: int, stop: int) -> None:
         """Begin to write these elements to the disk; `close` waits for it."""
         info = self._infos[name]

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedtrain import codecs, strategies
+from fedtrain import adapters, codecs, modeltexts, strategies
 from fedtrain.aggregation import prune
 from fedtrain.aggregation.acceptance import Standing, accepted, rejected, weighed
 from fedtrain.aggregation.fold import BaseModel
@@ -69,6 +69,7 @@ def aggregate(task: AggregateTask, root: Path, threads: int, peers: Peers | None
         "bytes": manifest.counters.get("bytes", 0),
         "seconds": round(watch.seconds, 3),
         "peakMemory": peak_memory(),
+        **manifest.measured,
     }
     verdicts = Verdicts(
         candidates=task.candidates, accepted=manifest.accepted, rejected=manifest.rejected
@@ -85,11 +86,13 @@ class _Base:
     schema_text: str
     schema: Schema
     manifest: Manifest
+    files: Mapping[str, str]
 
 
 def _publish(task: AggregateTask, root: Path, threads: int, peers: Peers) -> str | None:
     """The manifest of the publication that counts; None for a shard that does not publish."""
     strategy, codec = _strategy(task), _codec(task)
+    _check_adapters(task)
     with ExitStack() as opened:
         base = _open_base(task, root, opened)
         model_digest, state_digest = parted_digest(task.model.digest)
@@ -104,11 +107,13 @@ def _publish(task: AggregateTask, root: Path, threads: int, peers: Peers) -> str
             base=task.model.digest,
             tensors=tensors,
             codecs=(task.codec,) if codec is None else (task.codec, codec.document),
+            ranks=(task.adapters or {}).get("ranks") or {},
         )
         standing, updates = _taken_in(task, intake, threads, peers, opened)
         this = Round(
             task=task,
             strategy=strategy,
+            codec=codec,
             schema=base.schema,
             tensors=tensors,
             base=base.file,
@@ -124,7 +129,7 @@ def _publish(task: AggregateTask, root: Path, threads: int, peers: Peers) -> str
             if peers.index > 0:
                 return None
             manifest = _manifest(task, base, folded)
-            files = {SCHEMA_FILE: base.schema_text, **folded.indexes}
+            files = {SCHEMA_FILE: base.schema_text, **folded.indexes, **base.files}
             return new.commit(manifest.to_json(), files)
 
 
@@ -173,6 +178,25 @@ def _codec(task: AggregateTask) -> codecs.Codec | None:
         raise ContractError("CodecUnknown", str(error)) from error
 
 
+def _check_adapters(task: AggregateTask) -> None:
+    """What the API refuses, too. Raises ContractError (BadTask)."""
+    aggregation = (task.adapters or {}).get("aggregation", "Factors")
+    if aggregation not in adapters.AGGREGATIONS:
+        raise ContractError("BadTask", f"adapters.aggregation: {aggregation!r} is unknown")
+    if aggregation != "Product":
+        return
+    codec = None if task.codec is None else task.codec.get("name")
+    for wrong, what in (
+        (task.strategy.get("name") not in adapters.AVERAGING, task.strategy.get("name")),
+        (task.norm_bound is not None, "normBound"),
+        (codec not in (None, "BFloat16"), codec),
+        (task.precision == "Exact", "Exact"),
+    ):
+        if wrong:
+            sentence = f"adapters.aggregation: Product does not go with {what}"
+            raise ContractError("BadTask", sentence)
+
+
 def _open_base(task: AggregateTask, root: Path, opened: ExitStack) -> _Base:
     folder = root / task.model.path
     try:
@@ -180,6 +204,7 @@ def _open_base(task: AggregateTask, root: Path, opened: ExitStack) -> _Base:
         text = read_text(folder / SCHEMA_FILE)
         schema = Schema.from_json(text)
         manifest = Manifest.from_json(read_text(folder / MANIFEST_FILE))
+        files = modeltexts.read(folder, manifest.files)
     except ValueError as error:
         raise TryAgain("BaseUnreadable", f"{task.model.path}: {error}") from error
     difference = schema.difference(file.tensors.values())
@@ -188,7 +213,7 @@ def _open_base(task: AggregateTask, root: Path, opened: ExitStack) -> _Base:
             difference = f"tensor {spec.name[:80]!a} is {spec.dtype}; a global model is kept in F32"
     if difference is not None:
         raise TryAgain("BaseUnreadable", f"{task.model.path} and its schema: {difference}")
-    return _Base(file=file, schema_text=text, schema=schema, manifest=manifest)
+    return _Base(file=file, schema_text=text, schema=schema, manifest=manifest, files=files)
 
 
 def _manifest(task: AggregateTask, base: _Base, folded: Folded) -> Manifest:
@@ -214,4 +239,12 @@ def _manifest(task: AggregateTask, base: _Base, folded: Folded) -> Manifest:
             "tensors": len(base.schema.tensors),
         },
         last_accepted=last,
+        files=base.manifest.files,
+        base_model=base.manifest.base_model,
+        measured=_measured(folded),
     )
+
+
+def _measured(folded: Folded) -> dict[str, float]:
+    """What the manifest says was measured, in fewer digits than machines differ by."""
+    return {} if folded.residual is None else {"residual": float(f"{folded.residual:.6g}")}

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fedtrain.aggregation.hashing import RunningTiles
-from fedtrain.aggregation.passes import Pass
+from fedtrain.aggregation.passes import UnitPass
 from fedtrain.aggregation.record import Record
 from fedtrain.aggregation.server import ServerState, tensor_name
 from fedtrain.aggregation.units import Carried, Unit, pieces
@@ -61,7 +61,7 @@ class Server:
     state_file: TensorWriter | None
 
 
-class Fold(Pass):
+class Fold(UnitPass):
     """One pass over the updates that writes the next model."""
 
     def __init__(
@@ -159,11 +159,11 @@ class Fold(Pass):
     def _write(self, unit: Unit, start: int, piece: Array, state: Mapping[str, Array]) -> None:
         spec = unit.tensor.spec
         if spec.kind != "integer":
-            _check_finite(piece, spec.name)
+            check_finite(piece, spec.name)
         self._server.model_file.write(spec.name, start, piece)
         for slot, values in state.items():
             name = tensor_name(slot, spec.name)
-            _check_finite(values, name)
+            check_finite(values, name)
             assert self._server.state_file is not None, "a strategy with slots has a state file"
             self._server.state_file.write(name, start, values)
 
@@ -179,7 +179,7 @@ def _highest(reading: UnitReading, start: int, stop: int, bench: Bench) -> Array
     return np.empty(0) if highest is None else highest
 
 
-def _check_finite(piece: Array, name: str) -> None:
+def check_finite(piece: Array, name: str) -> None:
     """A sum of finite numbers may overflow, but one of others is never finite."""
     if not np.isfinite(piece.sum()) and not np.isfinite(piece).all():
         raise DataError("ModelNotFinite", f"tensor {name[:80]!a} of the next model is not finite")

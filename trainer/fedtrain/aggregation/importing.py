@@ -4,12 +4,13 @@ A safetensors file does not say what is a parameter and what a buffer; the runni
 PyTorch's batch norms (`running_mean`, `running_var`) are the buffers that are known by name.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fedtrain import codecs
+from fedtrain import codecs, modeltexts
 from fedtrain.aggregation.log import Stopwatch, say
 from fedtrain.contract import MANIFEST_FILE, MODEL_FILE, SCHEMA_FILE, ImportTask, Message
 from fedtrain.errors import DataError
@@ -50,9 +51,12 @@ def _publish(task: ImportTask, folder: Path) -> str:
                 with TensorWriter(path, schema.layout(), {"format": "pt"}) as writer:
                     for spec in schema.tensors:
                         _copy(model, model.tensors[spec.name], writer)
-                    manifest = _manifest(task, schema, writer)
+                    files = modeltexts.beside(Path(task.source))
+                    manifest = _manifest(task, schema, writer, files)
                 say(f"imported {len(schema.tensors)} tensors: {watch.rate(model.size)}")
-                return publication.commit(manifest.to_json(), {SCHEMA_FILE: schema.to_json()})
+                return publication.commit(
+                    manifest.to_json(), {SCHEMA_FILE: schema.to_json(), **files}
+                )
     except TensorFileError as error:
         raise DataError("ModelUnreadable", f"{task.source}: {error}") from error
 
@@ -85,7 +89,9 @@ def widened(piece: Array, dtype: str) -> Array:
         return piece.astype(np.float32, copy=False)
 
 
-def _manifest(task: ImportTask, schema: Schema, writer: TensorWriter) -> Manifest:
+def _manifest(
+    task: ImportTask, schema: Schema, writer: TensorWriter, files: Mapping[str, str]
+) -> Manifest:
     return Manifest(
         training=task.uid,
         round=task.round,
@@ -97,4 +103,5 @@ def _manifest(task: ImportTask, schema: Schema, writer: TensorWriter) -> Manifes
             "elements": sum(info.count for info in schema.layout()),
             "tensors": len(schema.tensors),
         },
+        files=modeltexts.digests(files),
     )

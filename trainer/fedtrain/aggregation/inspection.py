@@ -11,11 +11,12 @@ import os
 import re
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from fedtrain.adapters import narrowed
 from fedtrain.aggregation.children import Crashed, in_children
 from fedtrain.aggregation.log import Stopwatch, say
 from fedtrain.aggregation.soundness import Refused
@@ -37,7 +38,7 @@ class Intake:
     """What every candidate of a round is held against.
 
     base: digest of the global model. tensors: what an update holds. codecs: the documents that a
-    receipt may name, which mean the same.
+    receipt may name, which mean the same. ranks: of adapters that are narrower than the global one.
     """
 
     root: Path
@@ -46,17 +47,18 @@ class Intake:
     base: str
     tensors: tuple[Carried, ...]
     codecs: tuple[Mapping[str, Any] | None, ...] = (None,)
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
-    @property
-    def schema(self) -> Schema:
-        """Of an update's file."""
+    def schema(self, participant: str = "") -> Schema:
+        """Of this participant's update file; without a name of the widest."""
         codec = next((tensor.codec for tensor in self.tensors if tensor.codec), None)
-        return update_schema(Schema.of(tensor.spec for tensor in self.tensors), codec)
+        whole = Schema.of(tensor.spec for tensor in self.tensors)
+        return update_schema(narrowed(whole, self.ranks.get(participant)), codec)
 
     @property
     def header_limit(self) -> int:
         """Bytes: what a header of these tensors takes, with room for another writer's habits."""
-        return 2 * len(encode_header(self.schema.layout(), None)) + 64 * 1024
+        return 2 * len(encode_header(self.schema().layout(), None)) + 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +236,7 @@ def _check_file(file: TensorFile, receipt: Receipt, intake: Intake) -> Inspected
         sentence = f"the receipt promises {receipt.size} bytes, the file has {file.size}"
         raise Refused("ReceiptMismatch", sentence)
     assert receipt.digest is not None, "checked with the receipt"
-    difference = intake.schema.difference(file.tensors.values())
+    difference = intake.schema(receipt.participant).difference(file.tensors.values())
     if difference is not None:
         raise Refused("SchemaMismatch", difference)
     begin = file.data_begin

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fedtrain.aggregation.passes import Pass
+from fedtrain.aggregation.passes import UnitPass
 from fedtrain.aggregation.record import Record
 from fedtrain.aggregation.server import ServerState
 from fedtrain.aggregation.soundness import largest_of
@@ -22,7 +22,7 @@ WIDE_BYTES = 8 * 1024 * 1024
 """Of a thread's fp64 copies of all updates."""
 
 
-class Measuring(Pass):
+class Measuring(UnitPass):
     """products: whether inner products are wanted; center: of this slot's tensor, too."""
 
     def __init__(

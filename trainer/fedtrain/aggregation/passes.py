@@ -1,10 +1,13 @@
-"""A pass: all units of what a process owns, by threads, each unit by one of them."""
+"""A pass: all units of what a process owns, by threads, each unit by one of them.
+
+A unit is a run of a tensor; a pass over pairs of factors has whole pairs in their place.
+"""
 
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -14,27 +17,29 @@ from fedtrain.aggregation.units import Carried, Unit, units_of
 from fedtrain.aggregation.updates import Bench, Update
 
 Array = np.ndarray[Any, Any]
+J = TypeVar("J")
 
 
-class Pass(ABC):
-    """tensors: those that this process owns. updates: those that still stand, in order."""
+class Pass(ABC, Generic[J]):
+    """updates: those that still stand, in order."""
 
-    def __init__(
-        self, tensors: Sequence[Carried], updates: Sequence[Update], record: Record
-    ) -> None:
-        self.tensors = tensors
+    def __init__(self, updates: Sequence[Update], record: Record) -> None:
         self.updates = updates
         self.record = record
         self._lock = threading.Lock()
         self._failed = threading.Event()
 
     @abstractmethod
-    def work(self, number: int, unit: Unit, bench: Bench) -> None:
+    def units(self) -> Iterator[J]:
+        """What there is to do, each independent of the others."""
+
+    @abstractmethod
+    def work(self, number: int, unit: J, bench: Bench) -> None:
         """Read the unit, number `number` of the pass, to its end."""
 
     def run(self, threads: int) -> Report:
         """What was found. Raises FedtrainError and OSError, of ours or of the exchange's making."""
-        units = enumerate(units_of(self.tensors))
+        units = enumerate(self.units())
         with ThreadPoolExecutor(max(1, threads), "pass") as pool:
             workers = [pool.submit(self._work, units) for _ in range(max(1, threads))]
             try:
@@ -49,16 +54,29 @@ class Pass(ABC):
         """Another thread failed: whatever this one does is for nothing."""
         return self._failed.is_set()
 
-    def _work(self, units: Iterator[tuple[int, Unit]]) -> None:
+    def _work(self, units: Iterator[tuple[int, J]]) -> None:
         bench = Bench()
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # found by looking at the values
                 while not self._failed.is_set():
                     with self._lock:
-                        number, unit = next(units, (-1, None))
-                    if unit is None:
+                        following = next(units, None)
+                    if following is None:
                         return
-                    self.work(number, unit, bench)
+                    self.work(*following, bench)
         except BaseException:
             self._failed.set()
             raise
+
+
+class UnitPass(Pass[Unit]):
+    """tensors: those that this process owns."""
+
+    def __init__(
+        self, tensors: Sequence[Carried], updates: Sequence[Update], record: Record
+    ) -> None:
+        super().__init__(updates, record)
+        self.tensors = tensors
+
+    def units(self) -> Iterator[Unit]:
+        return units_of(self.tensors)

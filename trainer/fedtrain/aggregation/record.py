@@ -27,6 +27,7 @@ class Record:
         self._hashes: dict[str, dict[str, dict[int, bytes]]] = {}
         self._squares: dict[str, dict[int, Sequence[float]]] = {}
         self._largest: dict[str, dict[int, Sequence[float]]] = {}
+        self._residuals: dict[str, tuple[float, float]] = {}
         self._waiting: dict[int, tuple[str, Array | None]] = {}
         self._next = 0
         self._products: dict[str, Array] = {}
@@ -52,14 +53,25 @@ class Record:
             self._hashes.setdefault(source, {}).setdefault(tensor, {})[start] = tiles
 
     def measured(
-        self, unit: Unit, squares: Sequence[float], largest: Sequence[float] | None
+        self,
+        tensor: str,
+        start: int,
+        squares: Sequence[float],
+        largest: Sequence[float] | None = None,
     ) -> None:
-        """One number for each update of the pass, in order; `largest` may end with the center's."""
-        name = unit.tensor.spec.name
+        """One number for each update of the pass, in order; `largest` may end with the center's.
+
+        Of the run of `tensor` of the model that begins at element `start`.
+        """
         with self._lock:
-            self._squares.setdefault(name, {})[unit.start] = squares
+            self._squares.setdefault(tensor, {})[start] = squares
             if largest is not None:
-                self._largest.setdefault(name, {})[unit.start] = largest
+                self._largest.setdefault(tensor, {})[start] = largest
+
+    def off(self, pair: str, difference: float, whole: float) -> None:
+        """The residual of a pair, named after its A, see `lowrank.residual`."""
+        with self._lock:
+            self._residuals[pair] = difference, whole
 
     def multiplied(self, number: int, unit: Unit, products: Array | None) -> None:
         """The inner products of unit `number` (None: it has none); summed in order of number."""
@@ -90,6 +102,7 @@ class Record:
                 for name, units in self._largest.items()
             },
             products=self._products,
+            residuals=self._residuals,
         )
 
     def _add(self, name: str, products: Array) -> None:

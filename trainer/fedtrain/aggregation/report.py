@@ -50,7 +50,8 @@ class Report:
     the sha256 of its tiles in hex, end to end. squares, largest: tensor of the schema → sum of
     squares (0 unless a parameter) and largest magnitude of each candidate of the pass, in order,
     and of the strategy's center after them. products: tensor → (K, K) inner products, fp64; a
-    process on its own keeps one sum, "". written: bytes of the model's and the server's files, of
+    process on its own keeps one sum, "". residuals: A of a pair → what `lowrank.residual` says.
+    written: bytes of the model's and the server's files, of
     which this process wrote a part.
     """
 
@@ -61,13 +62,14 @@ class Report:
     squares: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     largest: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     products: Mapping[str, Array] = field(default_factory=dict)
+    residuals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     written: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """One line; `from_json` gives the same values back, floating point to the last bit."""
         document = {
             name: getattr(self, name)
-            for name in ("complete", "hashes", "squares", "largest", "written")
+            for name in ("complete", "hashes", "squares", "largest", "residuals", "written")
         }
         document["refusals"] = [dataclasses.asdict(refusal) for refusal in self.refusals]
         document["claims"] = [dataclasses.asdict(claim) for claim in self.claims]
@@ -83,7 +85,7 @@ class Report:
                 Refusal(**{**entry, "at": tuple(entry["at"])}) for entry in document["refusals"]
             )
             document["claims"] = tuple(Claim(**entry) for entry in document["claims"])
-            for name in ("squares", "largest"):
+            for name in ("squares", "largest", "residuals"):
                 document[name] = {key: tuple(row) for key, row in document[name].items()}
             document["products"] = {
                 name: _array(entry) for name, entry in document["products"].items()
@@ -123,6 +125,7 @@ def merged(reports: Sequence[Report]) -> Report:
         squares=_united(report.squares for report in reports),
         largest=_united(report.largest for report in reports),
         products=_united(report.products for report in reports),
+        residuals=_united(report.residuals for report in reports),
         written={name: sum(report.written.get(name, 0) for report in reports) for name in names},
     )
 

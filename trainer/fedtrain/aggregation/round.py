@@ -5,20 +5,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedtrain.adapters import Pair, narrowed, pairs
+from fedtrain.aggregation import lowrank
 from fedtrain.aggregation.acceptance import Standing, accepted, rejected, weighed
+from fedtrain.aggregation.copying import copied
 from fedtrain.aggregation.fold import BaseModel, Fold, Server, Weighting
 from fedtrain.aggregation.hashing import digest_of
 from fedtrain.aggregation.log import Stopwatch, say
 from fedtrain.aggregation.measuring import Measuring
+from fedtrain.aggregation.pairing import Factors, Products, Residuals
 from fedtrain.aggregation.parts import Parts
 from fedtrain.aggregation.peers import Peers
 from fedtrain.aggregation.record import Record
 from fedtrain.aggregation.report import Refusal, Report, merged
 from fedtrain.aggregation.server import ServerState, described
-from fedtrain.aggregation.units import Carried
+from fedtrain.aggregation.units import Carried, carried
 from fedtrain.aggregation.updates import Update
 from fedtrain.aggregation.verdicts import Verdicts, VerdictsError
 from fedtrain.aggregation.weighting import must_measure, squares, weighting
+from fedtrain.codecs import Codec
 from fedtrain.contract import MODEL_FILE, SERVER_FILE, AggregateTask
 from fedtrain.errors import ContractError, TryAgain
 from fedtrain.layout import TensorInfo, plan
@@ -36,7 +41,8 @@ STACK_BYTES = 32 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folded:
-    """A round that came to its end: who stands, and what was written. squares: see acceptance."""
+    """A round that came to its end: who stands, and what was written. squares: see acceptance.
+    residual: of the published products, see `lowrank.relative`; None if nobody asked."""
 
     standing: Standing
     weights: Sequence[float]
@@ -45,6 +51,7 @@ class Folded:
     state_digest: str | None
     size: int
     indexes: Mapping[str, str]
+    residual: float | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,6 +60,7 @@ class Round:
 
     task: AggregateTask
     strategy: Strategy
+    codec: Codec | None = None
     schema: Schema
     tensors: tuple[Carried, ...]
     base: BaseModel
@@ -80,9 +88,10 @@ class Round:
 
     def run(self, standing: Standing, folder: Path) -> Folded:
         """Fold whoever stands in the end into new files in `folder`. Raises VerdictsError too."""
-        owned = self._owned(self.peers.index)
-        specs = [tensor.spec for tensor in owned]
         index, count = self.peers.index, self.peers.count
+        specs = self._specs(index)
+        names = {spec.name for spec in specs}
+        owned = tuple(tensor for tensor in self.tensors if tensor.spec.name in names)
         with Parts(folder, specs, self.strategy.slots, index, count) as parts:
             while True:
                 standing, weights = weighed(self.task, standing)
@@ -94,12 +103,15 @@ class Round:
                         standing = self._without(standing, out)
                         continue
                 plan = self._weighting(weights, measured)
-                report = self._fold(owned, standing, plan, parts)
+                factors = self._factors(standing, weights, parts)
+                report = self._fold(owned, standing, plan, parts, factors)
                 if out := self._unsound(report, standing):
                     standing = self._without(standing, out)
                     continue
                 self._check_base(report)
-                written = merged(self._share(Report(written=parts.finish())))
+                residuals = self._residuals(factors)
+                told = Report(residuals=residuals, written=parts.finish())
+                written = merged(self._share(told))
                 return self._folded(standing, weights, report, written)
 
     def _measure(self, owned: Sequence[Carried], standing: Standing) -> Report:
@@ -118,9 +130,16 @@ class Round:
         return report
 
     def _fold(
-        self, owned: Sequence[Carried], standing: Standing, plan: Weighting, parts: Parts
+        self,
+        owned: Sequence[Carried],
+        standing: Standing,
+        plan: Weighting,
+        parts: Parts,
+        factors: Factors,
     ) -> Report:
         watch = Stopwatch()
+        paired = self._pairs() if self._aggregation == "Product" else ()
+        apart = {spec.name for pair in paired for spec in (pair.a, pair.b)}
         server = Server(
             strategy=self.strategy,
             precision=self.task.precision,
@@ -131,20 +150,65 @@ class Round:
         )
         updates = [self.updates[number] for number in standing.members]
         fold = Fold(
-            owned,
+            [tensor for tensor in owned if tensor.spec.name not in apart],
             updates,
             Record(),
             piece=self._piece(len(updates)),
             weighting=plan,
             server=server,
         )
-        report = fold.run(self.threads)
+        reports = [fold.run(self.threads)]
+        if paired:
+            reports.append(Products(paired, factors, Record()).run(self.threads))
+        if frozen := [s for s in self._specs(self.peers.index) if s.kind == "frozen"]:
+            reports.append(copied(frozen, self.base, parts.model))
+        report = merged(reports) if len(reports) > 1 else reports[0]
         if report.complete:
             hashes = {**report.hashes, **parts.hashes()}
             report = dataclasses.replace(report, hashes=hashes)
             name = self.strategy.name
             say(f"folded {len(updates)} updates with {name}: {watch.rate(_bytes(standing))}")
         return merged(self._share(report))
+
+    def _factors(self, standing: Standing, weights: Sequence[float], parts: Parts) -> Factors:
+        return Factors(
+            schema=self.schema,
+            codec=self.codec,
+            base=self.base,
+            updates=[self.updates[number] for number in standing.members],
+            ranks=[self._rank(standing.candidates[number][0]) for number in standing.members],
+            weights=weights,
+            model_file=parts.model,
+        )
+
+    def _residuals(self, factors: Factors) -> Mapping[str, tuple[float, float]]:
+        """Of our own pairs, if the task speaks of adapters."""
+        if self.task.adapters is None:
+            return {}
+        return Residuals(self._pairs(), factors, Record()).run(self.threads).residuals
+
+    def _residual(self, written: Report) -> float | None:
+        """Over all pairs, in the schema's order; None unless all of them were measured."""
+        found = pairs(self.schema)
+        if not found or any(pair.a.name not in written.residuals for pair in found):
+            return None
+        residual = lowrank.relative([written.residuals[pair.a.name] for pair in found])
+        name = f"{self._aggregation} of {len(found)} adapter pairs"
+        say(f"{name}: {residual:.3g} from the exact weighted sum of their products")
+        return residual
+
+    def _pairs(self) -> tuple[Pair, ...]:
+        """Those whose factors are our own work."""
+        names = {spec.name for spec in self._specs(self.peers.index)}
+        return tuple(pair for pair in pairs(self.schema) if pair.a.name in names)
+
+    @property
+    def _aggregation(self) -> str:
+        return str((self.task.adapters or {}).get("aggregation", "Factors"))
+
+    def _rank(self, participant: str) -> int | None:
+        ranks: Mapping[str, int] = (self.task.adapters or {}).get("ranks") or {}
+        return ranks.get(participant)
 
     def _share(self, report: Report) -> list[Report]:
         reports = self.peers.share(self.passes, report)
@@ -165,13 +229,11 @@ class Round:
     def _unsound(self, report: Report, standing: Standing) -> list[Refusal]:
         """Who is out after a pass: for what was seen in the values, else for the bytes' digest."""
         refused = {refusal.candidate for refusal in report.refusals}
-        carriers = [
-            (carrier.name, carrier.dtype, carrier.shape)
-            for tensor in self.tensors
-            for carrier in tensor.carriers
-        ]
         found = {
-            number: digest_of(carriers, report.hashes[str(number)])
+            number: digest_of(
+                self._carriers(self._rank(standing.candidates[number][0])),
+                report.hashes[str(number)],
+            )
             for number in standing.members
             if number not in refused
         }
@@ -185,6 +247,13 @@ class Round:
             if digest != (claimed := standing.claims[number].digest)
         ]
         return [*report.refusals, *mismatches]
+
+    def _carriers(self, rank: int | None) -> list[tuple[str, str, tuple[int, ...]]]:
+        """What an update holds: (name, dtype, shape)."""
+        tensors = self.tensors
+        if rank is not None:
+            tensors = carried(narrowed(self.schema, rank), self.codec)
+        return [(c.name, c.dtype, c.shape) for tensor in tensors for c in tensor.carriers]
 
     def _without(self, standing: Standing, refusals: Sequence[Refusal]) -> Standing:
         for refusal in refusals:
@@ -225,16 +294,16 @@ class Round:
             state_digest=state,
             size=written.written["model"],
             indexes=self._indexes(),
+            residual=self._residual(written),
         )
 
-    def _owned(self, index: int) -> tuple[Carried, ...]:
+    def _specs(self, index: int) -> tuple[TensorSpec, ...]:
         """What a shard works on: whole tensors."""
         if self.peers.count == 1:
-            return self.tensors
+            return self.schema.tensors
         from fedtrain.aggregation import shards
 
-        names = {spec.name for spec in shards.owned(self.schema, self.peers.count, index)}
-        return tuple(tensor for tensor in self.tensors if tensor.spec.name in names)
+        return shards.owned(self.schema, self.peers.count, index)
 
     def _indexes(self) -> dict[str, str]:
         """The index files of a model in parts, by name, as Hugging Face writes them."""
@@ -243,7 +312,7 @@ class Round:
             return {}
         parts: dict[str, dict[str, Sequence[TensorInfo]]] = {MODEL_FILE: {}, SERVER_FILE: {}}
         for index in range(count):
-            specs = [tensor.spec for tensor in self._owned(index)]
+            specs = self._specs(index)
             tensors = {
                 MODEL_FILE: _described(specs),
                 SERVER_FILE: described(self.strategy.slots, specs),

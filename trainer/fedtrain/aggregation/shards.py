@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from fedtrain.adapters import pairs
 from fedtrain.aggregation.log import say
 from fedtrain.aggregation.peers import Over, Place
 from fedtrain.aggregation.report import Report
@@ -49,9 +50,13 @@ def owned(schema: Schema, shards: int, index: int) -> tuple[TensorSpec, ...]:
 
     The largest tensor left goes to the shard with the fewest bytes (Graham 1969, "LPT": at most
     4/3 of the best balance), then tensors, then the lowest index: so with more shards than tensors
-    the last ones own nothing.
+    the last ones own nothing. Both factors of an adapter's pair go together.
     """
-    sizes = {info.name: info.nbytes for info in schema.layout()}
+    first = {pair.b.name: pair.a.name for pair in pairs(schema)}
+    sizes: dict[str, int] = {}
+    for info in schema.layout():
+        name = first.get(info.name, info.name)
+        sizes[name] = sizes.get(name, 0) + info.nbytes
     loads = [(0, 0, number) for number in range(shards)]
     mine: set[str] = set()
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
@@ -59,7 +64,7 @@ def owned(schema: Schema, shards: int, index: int) -> tuple[TensorSpec, ...]:
         loads[number] = nbytes + sizes[name], count + 1, number
         if number == index:
             mine.add(name)
-    return tuple(spec for spec in schema.tensors if spec.name in mine)
+    return tuple(s for s in schema.tensors if first.get(s.name, s.name) in mine)
 
 
 class Shards:

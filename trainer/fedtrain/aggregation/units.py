@@ -60,10 +60,13 @@ class Unit:
 
 
 def carried(schema: Schema, codec: Codec | None) -> tuple[Carried, ...]:
-    """What an update holds: parameters by the codec's parts, everything else as it is."""
+    """What an update holds: parameters by the codec's parts, everything else as it is, and nothing
+    that is frozen."""
     tensors: list[Carried] = []
     reached = 0
     for number, spec in enumerate(schema.tensors):
+        if spec.kind == "frozen":
+            continue
         own = codec if spec.kind == "parameter" else None
         carriers = tuple(_carriers(spec, own, reached))
         reached += len(carriers)

@@ -155,15 +155,22 @@ class UnitReading:
 
         others: the largest magnitude of each tensor that will be summed after the updates.
         """
-        tensor = self.unit.tensor
+        self.leave_hashes()
+        largest = [*self._largest, *others] if self.largest else None
+        self.record.measured(self.unit.tensor.spec.name, self.unit.start, self.squares, largest)
+
+    def leave_hashes(self) -> None:
+        """Everything of the unit has been read."""
         for update, tiles in zip(self.updates, self._tiles, strict=True):
-            for carrier, running in zip(tensor.carriers, tiles, strict=True):
+            for carrier, running in zip(self.unit.tensor.carriers, tiles, strict=True):
                 source = str(update.candidate)
                 self.record.hashed(source, carrier.name, self.unit.start, running.finish())
-        parameter = tensor.spec.kind == "parameter"
-        squares = self._squares if parameter else [0.0] * len(self.updates)
-        largest = [*self._largest, *others] if self.largest else None
-        self.record.measured(self.unit, squares, largest)
+
+    @property
+    def squares(self) -> list[float]:
+        """Of each update: the sum of squares of what was read, 0 unless it is a parameter."""
+        parameter = self.unit.tensor.spec.kind == "parameter"
+        return self._squares if parameter else [0.0] * len(self.updates)
 
     def forget(self) -> None:
         """Drop the unit from the page cache."""

@@ -25,6 +25,8 @@ def squares(report: Report, schema: Schema, count: int) -> list[float]:
     """Of each update's parameters: the sum of squares, in the schema's order."""
     totals = [0.0] * count
     for spec in schema.tensors:
+        if spec.kind == "frozen":
+            continue
         for number, value in enumerate(report.squares[spec.name]):
             totals[number] += value
     return totals
@@ -81,7 +83,7 @@ def _exponents(
     """Of each floating tensor, for the exact sum; the center is summed, too, and never scaled."""
     exponents = {}
     for spec in schema.tensors:
-        if spec.kind != "integer":
+        if spec.kind not in ("integer", "frozen"):
             largest = np.array(measured.largest[spec.name], np.float32)
             if scales is not None and spec.kind == "parameter":
                 largest[: len(scales)] *= scales
