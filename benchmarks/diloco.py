@@ -26,6 +26,9 @@ PACKAGES = ("torch", "transformers", "numpy")
 LIMIT_SECONDS = 7200
 START_STEPS = 600
 WORKERS = 4
+LENGTH = 64
+"""Tokens in a window: half of the example's, for half the time."""
+
 RUNS = ("start", "synchronous", "DiLoCo", "FedAvg", "lone worker")
 
 
@@ -36,6 +39,7 @@ def measure(work: Path, rounds: int, every: int) -> dict[str, float]:
     if not (work / "start" / "model.safetensors").exists():
         schedule = ["--every", str(START_STEPS), "--steps", str(START_STEPS)]
         command = [sys.executable, "train.py", *schedule, "--batch", str(4 * WORKERS)]
+        command += ["--length", str(LENGTH)]
         subprocess.run([*command, "--save", "start"], cwd=work, check=True, timeout=LIMIT_SECONDS)
     return {name: loss(work, name, rounds, every) for name in RUNS}
 
@@ -71,7 +75,16 @@ def federation(name: str, rounds: int, every: int) -> dict[str, Any]:
     if name == "start":  # a step so small that the model stays what it is
         spec["participants"][0]["trainer"]["args"] += ["--lr", "0"]
         steps = every = 1
-    command = ["python", "train.py", "--model", "start", "--steps", str(steps)]
+    command = [
+        "python",
+        "train.py",
+        "--model",
+        "start",
+        "--length",
+        str(LENGTH),
+        "--steps",
+        str(steps),
+    ]
     spec["trainer"]["command"] = [*command, "--every", str(steps if alone else every)]
     spec["rounds"] = 1 if alone else rounds
     spec["evaluation"] = {"by": "worker-0", "every": spec["rounds"]}

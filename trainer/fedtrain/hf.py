@@ -12,8 +12,11 @@ through all rounds or each round has its own. The optimizer's state is the feder
 both, as for any script that gives its optimizer to `rounds`.
 """
 
+import copy
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch.optim.lr_scheduler import LambdaLR
@@ -27,7 +30,9 @@ from transformers import (
 )
 from transformers.trainer_utils import has_length
 
+from fedtrain import modeltexts
 from fedtrain.errors import ContractError, DataError
+from fedtrain.peftmodel import peft_model
 from fedtrain.session import Evaluate, Round, rounds
 
 _TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "preparation_time", "epoch")
@@ -195,7 +200,30 @@ def _rounds(trainer: Trainer, evaluate: Evaluate | None) -> Iterator[Round]:
     optimizer = trainer.create_optimizer()  # made before the round, which resets or restores it
     if evaluate is None and trainer.eval_dataset is not None:
         evaluate = lambda _: measured(trainer)  # noqa: E731
-    return rounds(trainer.model, optimizer=optimizer, evaluate=evaluate)
+    return rounds(trainer.model, optimizer=optimizer, evaluate=evaluate, files=_texts(trainer))
+
+
+def _texts(trainer: Trainer) -> dict[str, str]:
+    """Config and tokenizer as they would be saved, so that others can open the global model."""
+    adapted = peft_model(trainer.model)
+    whole: Any = trainer.model
+    with tempfile.TemporaryDirectory() as folder:
+        if adapted is not None:
+            adapted.peft_config[adapted.active_adapter].save_pretrained(folder)
+        elif hasattr(whole, "save_pretrained"):
+            config = copy.deepcopy(whole.config)
+            config.architectures = [type(whole).__name__]
+            config.save_pretrained(folder)
+            if getattr(whole, "generation_config", None) is not None:
+                whole.generation_config.save_pretrained(folder)
+        if trainer.processing_class is not None:
+            trainer.processing_class.save_pretrained(folder)
+        files = sorted(Path(folder).iterdir())
+        return {
+            file.name: file.read_text(encoding="utf-8")
+            for file in files
+            if file.name.endswith(modeltexts.ENDINGS)
+        }
 
 
 def measured(trainer: Trainer) -> dict[str, Any]:
