@@ -173,6 +173,9 @@ class GlobalModel(StatusModel):
     """Layout-free: the same for one file or many shards. A strategy with a state of its own adds
     that state's after a plus sign."""
 
+    base_model: Short | None = None
+    """Digest of the frozen base model that it goes with."""
+
     @property
     def folder(self) -> str:
         """Its folder relative to the training's own folder on the exchange: global/<round>/<n>."""

@@ -11,6 +11,7 @@ FIXED = (
     "weight",
     "aggregation.precision",
     "compression",
+    "adapters",
     "model",
     "parameters",
     "exchange",
@@ -19,7 +20,7 @@ FIXED = (
 )
 """Fields of a spec whose change would make another training of it."""
 
-_OPTIONAL = frozenset({"compression"})
+_OPTIONAL = frozenset({"compression", "adapters"})
 """Those of them that may be missing."""
 
 IS_FIXED = "is fixed once the training has started; undo the change, or make another training"

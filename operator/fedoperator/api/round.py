@@ -81,6 +81,9 @@ class Assignment(StatusModel):
     digest: Short | None = None
     """Of the published update or model."""
 
+    base_model: Short | None = None
+    """Digest of the frozen base model, as the init role found it."""
+
     metrics: Metrics = {}
     """As the script reported them."""
 
@@ -114,6 +117,10 @@ class Measured(StatusModel):
 
     peak_memory: int = 0
     """Bytes."""
+
+    residual: float | None = None
+    """Of adapters: how far the published products are from the exact weighted sum of the
+    participants', relative to its size, in the Frobenius norm."""
 
 
 RoundPhase = Literal["Preparing", "Initialising", "Training", "Aggregating", "Published"]

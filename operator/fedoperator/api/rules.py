@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from pydantic.alias_generators import to_camel
 
+from fedoperator.api import adapters
 from fedoperator.api.base import NAME_LIMIT, NAME_PATTERN, Rule
 from fedoperator.api.strategy import COORDINATEWISE, DEFAULTS, MINIMUMS
 from fedoperator.api.trainer import TrainerFields
@@ -72,6 +73,7 @@ def _rule_needs() -> str:
 
 
 SPEC = (
+    *adapters.RULES,
     _given_by_all("image"),
     _given_by_all("command"),
     _at_most_everybody("quorum", "can never report"),
@@ -172,12 +174,16 @@ EXCHANGE_MOUNTED = (
 def exchange_mounts(spec: TrainingSpec, training: str) -> Iterator[str]:
     """Fields of the spec that would show a participant the updates of all others."""
     claim = spec.exchange.claim_of(training)
+    if spec.model.base is not None and spec.model.base.claim_name == claim:
+        yield "model.base.claimName"
     trainers: list[tuple[str, TrainerFields]] = [("trainer", spec.trainer)]
     for index, participant in enumerate(spec.participants):
         if participant.data is not None and participant.data.claim_name == claim:
             yield f"participants[{index}].data.claimName"
         if participant.scratch is not None and participant.scratch.claim_name == claim:
             yield f"participants[{index}].scratch.claimName"
+        if participant.base is not None and participant.base.claim_name == claim:
+            yield f"participants[{index}].base.claimName"
         if participant.trainer is not None:
             trainers.append((f"participants[{index}].trainer", participant.trainer))
     for field, trainer in trainers:
@@ -208,11 +214,16 @@ def _volumes(trainer: str) -> str:
 
 ROOT = (
     NAME,
+    _no_exchange(
+        "spec.model.base.claimName",
+        "!has(self.spec.model.base) || self.spec.model.base.claimName != claim",
+    ),
     _no_exchange("spec.trainer.volumes", _volumes("self.spec.trainer")),
     _no_exchange(
         "spec.participants",
         "self.spec.participants.all(p, (!has(p.data) || p.data.claimName != claim) && "
         "(!has(p.scratch) || p.scratch.claimName != claim) && "
+        "(!has(p.base) || p.base.claimName != claim) && "
         f"(!has(p.trainer) || {_volumes('p.trainer')}))",
     ),
 )

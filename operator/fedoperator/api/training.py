@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_serializer
 from pydantic.alias_generators import to_camel
 
+from fedoperator.api.adapters import Adapters, BaseCopy, BaseModel, Rank
 from fedoperator.api.aggregation import Aggregation, Compression
 from fedoperator.api.base import (
     ATOMIC,
@@ -148,6 +149,13 @@ class Participant(Model):
     scratch: Scratch | None = None
     """Where rnd.state outlives its pods; if left out, it goes with them."""
 
+    base: BaseCopy | None = None
+    """Its own copy of model.base; that of model.base if left out."""
+
+    adapter_rank: Rank | None = None
+    """Of its adapter, at most adapters.rank, which it is if left out; it sees as much of the global
+    adapter."""
+
 
 class Init(Model):
     """Start from the weights that the script itself builds (at the first participant)."""
@@ -176,6 +184,9 @@ class InitialModel(Model):
     path: RelativePath | None = None
     """Of a safetensors file, of the index file of a sharded checkpoint, or of a folder that holds
     either, relative to the claim's root."""
+
+    base: BaseModel | None = None
+    """The frozen model that the adapters of all participants stand on."""
 
 
 class Exchange(Model):
@@ -269,6 +280,7 @@ class TrainingSpec(Model):
     weight: Weight = Weight()
     aggregation: Aggregation = Aggregation()
     compression: Compression | None = None
+    adapters: Adapters | None = None
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     """Counted failures allowed per participant and round."""
 
@@ -290,6 +302,10 @@ class TrainingSpec(Model):
 
     def participant(self, name: str) -> Participant | None:
         return next((p for p in self.participants if p.name == name), None)
+
+    def base_of(self, participant: Participant) -> BaseCopy | None:
+        """Where the participant has the base model from."""
+        return participant.base or self.model.base
 
     def trainer_of(self, participant: Participant) -> TrainerFields:
         return merged(self.trainer, participant.trainer)

@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
         type=_claim,
         action="append",
         default=[],
-        help="the folder that stands for the claim in spec.model.claimName",
+        help="the folder that stands for a claim in spec.model or in participants[].base",
     )
     run.add_argument(
         "--give-up-after",

@@ -46,6 +46,9 @@ class Machine:
             scratch = self.folder.scratch(workload.identity.participant)
             scratch.mkdir(parents=True, exist_ok=True)
             environment[contract.SCRATCH_ENV] = str(scratch)
+        if workload.base is not None:
+            folder = self.claims[workload.base.claim_name] / (workload.base.path or "")
+            environment[contract.BASE_ENV] = str(folder)
         return [
             Command(
                 arguments=arguments,
@@ -73,9 +76,9 @@ class Machine:
 
     def refusals(self, spec: TrainingSpec) -> Iterator[str]:
         """Why this training cannot run here, each with its remedy."""
-        claim = spec.model.claim_name
-        if claim is not None and claim not in self.claims:
-            yield f"model.claimName: {claim} is not on this machine; add --claim {claim}=FOLDER"
+        for field, claim in _models(spec):
+            if claim not in self.claims:
+                yield f"{field}: {claim} is not on this machine; add --claim {claim}=FOLDER"
         for name, trainer in _trainers(spec):
             for variable in trainer.env or []:
                 missing = variable.value_from is not None and variable.name not in os.environ
@@ -155,6 +158,17 @@ def _optional(variable: EnvVar) -> bool:
     source = variable.value_from
     references = (source.secret_key_ref, source.config_map_key_ref) if source else ()
     return any(reference is not None and reference.optional for reference in references)
+
+
+def _models(spec: TrainingSpec) -> Iterator[tuple[str, str]]:
+    """(field, claim) of each model that is read from one."""
+    if spec.model.claim_name is not None:
+        yield "model.claimName", spec.model.claim_name
+    if spec.model.base is not None and any(p.base is None for p in spec.participants):
+        yield "model.base.claimName", spec.model.base.claim_name
+    for index, participant in enumerate(spec.participants):
+        if participant.base is not None:
+            yield f"participants[{index}].base.claimName", participant.base.claim_name
 
 
 def _trainers(spec: TrainingSpec) -> Iterator[tuple[str, TrainerFields]]:

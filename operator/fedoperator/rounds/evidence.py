@@ -104,12 +104,21 @@ def _with_verdicts(look: Look, number: int, status: RoundStatus) -> RoundStatus:
         return status
     folder = contract.global_folder(number, aggregation.attempt)
     file = contract.MODEL_INDEX_FILE if child is not None and child.nodes > 1 else None
+    before = look.training.status.global_model
+    model = global_model(
+        look.training,
+        number,
+        folder,
+        aggregation.digest,
+        file=file,
+        base_model=None if before is None else before.base_model,
+    )
     return status.model_copy(
         update={
             "phase": "Published",
             "published_at": look.now,
             "participants": _weighted(look.training, status, rejected, result),
-            "global_model": global_model(look.training, number, folder, aggregation.digest, file),
+            "global_model": model,
             "measured": results.measured(result),
         }
     )
@@ -155,10 +164,17 @@ def _weighted(
 
 
 def global_model(
-    training: Training, number: int, folder: str, digest: str | None, file: str | None = None
+    training: Training,
+    number: int,
+    folder: str,
+    digest: str | None,
+    *,
+    file: str | None = None,
+    base_model: str | None = None,
 ) -> GlobalModel:
-    """What was published in the folder. file: its name there, if not that of a single file."""
+    """What was published in the folder. file: its name there, if not that of a single file.
+    base_model: the digest of the frozen one."""
     assert digest is not None, "a result without a digest was no success"
     root = contract.training_folder(training.name, training.uid)
     path = f"{root}/{folder}/{file or contract.MODEL_FILE}"
-    return GlobalModel(round=number, path=path, digest=digest)
+    return GlobalModel(round=number, path=path, digest=digest, base_model=base_model)

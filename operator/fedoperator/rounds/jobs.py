@@ -242,6 +242,8 @@ def environment(workload: Workload, root: str) -> dict[str, str]:
         }
     if workload.has_scratch:
         variables[contract.SCRATCH_ENV] = SCRATCH_PATH
+    if workload.base is not None:
+        variables[contract.BASE_ENV] = workload.base.folder
     return variables
 
 

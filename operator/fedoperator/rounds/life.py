@@ -142,7 +142,14 @@ def _initialising(look: Look, record: Record) -> RoundStatus:
     init = status.init or Assignment(name=name)
     if init.state == "Reported":
         folder = contract.global_folder(record.spec.round, init.attempt)
-        model = evidence.global_model(look.training, record.spec.round, folder, init.digest)
+        said = spec.model.base.digest if spec.model.base is not None else None
+        model = evidence.global_model(
+            look.training,
+            record.spec.round,
+            folder,
+            init.digest,
+            base_model=init.base_model or said,
+        )
         update = {"phase": "Published", "published_at": look.now, "global_model": model}
         return status.model_copy(update=update)
     if init.name and spec.participant(init.name) is None:

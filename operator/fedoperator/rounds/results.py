@@ -24,6 +24,7 @@ def reported(assignment: Assignment, result: Mapping[str, Any]) -> Assignment:
             "samples": whole(result.get("samples")),
             "seconds": number(result.get("seconds")),
             "digest": digest(result),
+            "base_model": digest({"digest": result.get("base_model")}),
             "metrics": metrics(result.get("metrics")),
         }
     )
@@ -96,6 +97,7 @@ def measured(result: Mapping[str, Any]) -> Measured:
         bytes=whole(result.get("bytes")) or 0,
         seconds=number(result.get("seconds")) or 0.0,
         peak_memory=whole(result.get("peakMemory")) or 0,
+        residual=number(result.get("residual")),
     )
 
 

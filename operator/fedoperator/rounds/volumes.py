@@ -53,13 +53,17 @@ def of(workload: Workload) -> tuple[list[Object], list[Object]]:
 
 
 def _own_volumes(workload: Workload, volumes: list[Object], mounts: list[Object]) -> None:
-    """What the participant brings: its data, its scratch, the trainer's mounts, shared memory."""
+    """What the participant brings: data, base model, scratch, its trainer's mounts, shared memory."""
     trainer, data = workload.trainer, workload.data
     assert trainer is not None, "only a participant's pods have volumes of their own"
     if data is not None:
         claim = {"claimName": data.claim_name, "readOnly": True}
         volumes.append({"name": "data", "persistentVolumeClaim": claim})
         mounts.append({"name": "data", "mountPath": data.mount_path, "readOnly": True})
+    if workload.base is not None:
+        claim = {"claimName": workload.base.claim_name, "readOnly": True}
+        volumes.append({"name": "base", "persistentVolumeClaim": claim})
+        mounts.append({"name": "base", "mountPath": contract.BASE_MOUNT, "readOnly": True})
     if workload.has_scratch:
         scratch: Object = {"emptyDir": {}}
         if workload.scratch is not None:

@@ -3,10 +3,11 @@
 import hashlib
 from dataclasses import dataclass
 
+from fedoperator.api.adapters import BaseCopy
 from fedoperator.api.base import seconds
 from fedoperator.api.round import Assignment, Record
 from fedoperator.api.trainer import TrainerFields, processes_per_node
-from fedoperator.api.training import Data, Scratch, Training
+from fedoperator.api.training import Data, Scratch, Training, TrainingSpec
 from fedoperator.rounds.observed import Identity
 from fedtrain import contract
 from fedtrain.contract import ModelRef, Role, Task
@@ -28,6 +29,7 @@ class Workload:
     trainer: TrainerFields | None = None
     data: Data | None = None
     scratch: Scratch | None = None
+    base: BaseCopy | None = None
 
     @property
     def name(self) -> str:
@@ -97,6 +99,7 @@ def workload(
         trainer=training.spec.trainer_of(participant),
         data=participant.data,
         scratch=participant.scratch,
+        base=training.spec.base_of(participant),
     )
 
 
@@ -125,6 +128,11 @@ def _participant(
     trains = role is Role.TRAIN
     deadline = spec.quorum.deadline if trains else None
     codec = spec.compression.document if spec.compression is not None and trains else None
+    adapters = None
+    if spec.adapters is not None:
+        # The initial model is the global one, whoever makes it.
+        own = None if role is Role.INIT else _rank_of(spec, assignment.name)
+        adapters = spec.adapters.document(own)
     proximal = spec.strategy.parameter("mu") if spec.strategy.name == "FedProx" and trains else 0
     return contract.ParticipantTask(
         role=role,
@@ -141,7 +149,14 @@ def _participant(
         codec=codec,
         proximal=float(proximal or 0),
         unit=spec.weight.by,
+        adapters=adapters,
+        base=None if spec.model.base is None else spec.model.base.digest,
     )
+
+
+def _rank_of(spec: TrainingSpec, name: str) -> int | None:
+    participant = spec.participant(name)
+    return None if participant is None else participant.adapter_rank
 
 
 def _aggregate(
@@ -153,6 +168,10 @@ def _aggregate(
     learned = {p.name for p in record.status.participants if p.digest is not None}
     # First those whose message was lost; the others' word is checked as far as there is room.
     order = sorted((c.name for c in candidates), key=lambda name: (name in learned, name))
+    adapters = None
+    if spec.adapters is not None:
+        ranks = {c.name: rank for c in candidates if (rank := _rank_of(spec, c.name)) is not None}
+        adapters = {"aggregation": spec.adapters.aggregation, "ranks": ranks}
     return contract.AggregateTask(
         training=training.name,
         uid=training.uid,
@@ -172,4 +191,5 @@ def _aggregate(
         missing=tuple(order),
         keep_globals=spec.keep.last,
         keep_updates=spec.keep.updates,
+        adapters=adapters,
     )
