@@ -18,7 +18,13 @@ from fedtrain.tensorfile import TensorFile  # noqa: E402
 EVERY = 6
 WHOLE = 4 * EVERY
 RATE = 1e-2
-PLAIN_SGD = {"optim": "sgd", "train_sampling_strategy": "sequential", "max_grad_norm": 0}
+SGD_RATE = 0.3
+PLAIN_SGD = {
+    "optim": "sgd",
+    "learning_rate": SGD_RATE,
+    "train_sampling_strategy": "sequential",
+    "max_grad_norm": 0,
+}
 Model = dict[str, np.ndarray]
 
 
@@ -138,7 +144,7 @@ def learned(steps: range, whole: int) -> tuple[Model, float]:
         loss.backward()
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter -= RATE * (1 - step / whole) * parameter.grad
+                parameter -= SGD_RATE * (1 - step / whole) * parameter.grad
         losses.append(loss.item())
     after = model.state_dict()
     return {name: (after[name] - begin[name]).numpy() for name in begin}, sum(losses) / len(losses)
@@ -289,6 +295,31 @@ def test_the_trainer_is_left_as_it_was(north: Participant) -> None:
     assert not any(isinstance(one, hf._Exchange) for one in trainer.callback_handler.callbacks)
     assert trainer.accelerator._dataloaders == []
     assert len(trainer.get_train_dataloader()) == 7
+
+
+RANKS = """\
+import sys
+sys.path.insert(0, {folder!r})
+from test_hf import EVERY, PLAIN_SGD, a_trainer
+from fedtrain import hf
+trainer = a_trainer({output!r}, per_device_train_batch_size=2, **PLAIN_SGD{more})
+hf.train_across_rounds(trainer, every=EVERY)
+assert trainer.accelerator.num_processes == 2
+"""
+
+
+@pytest.mark.processes
+def test_two_ranks_learn_what_one_process_does(north: Participant, tmp_path: Path) -> None:
+    folder = str(Path(__file__).parent)
+    script = RANKS.format(folder=folder, output=str(tmp_path / "trainer"), more="")
+    (task,) = north.tasks(2)
+    ended = north.exchange.run(script, task, processes=2, env={"OMP_NUM_THREADS": "1"})
+    assert ended.code == 0, ended.log
+    update, receipt = north.update(task)
+    expected, loss = learned(range(EVERY, 2 * EVERY), whole=WHOLE)
+    assert distance(update, expected) < 1e-5
+    assert receipt.metrics["loss"] == pytest.approx(loss, rel=1e-5)
+    assert (receipt.steps, receipt.samples) == (EVERY, 26)
 
 
 def test_outside_a_federation_it_is_one_round(

@@ -1,6 +1,5 @@
 """The language models of the examples in small form: their scripts, as participants run them."""
 
-import math
 import runpy
 import sys
 from collections.abc import Iterable
@@ -8,10 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from fedtrain.aggregation import engine
 from fedtrain.contract import (
