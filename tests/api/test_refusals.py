@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from fedoperator.api import admission
+from tests.api.adapter_mistakes import OF_ADAPTERS
 from tests.api.aggregation_mistakes import OF_THE_AGGREGATION
 from tests.api.mistakes import MOUNTED, Mistake, a_claim, a_trainer, a_volume, participants
 
@@ -98,7 +99,7 @@ MISTAKES = (
         {"participants": ["north"]},
         (
             'spec.participants[0]: "north" is not a mapping; '
-            "write a mapping of name, trainer, data, scratch",
+            "write a mapping of name, trainer, data, scratch, base, adapterRank",
         ),
         theirs='spec.participants[0]: Invalid value: "string"',
     ),
@@ -369,7 +370,7 @@ MISTAKES = (
         ),
     ),
 )
-ALL = (*MISTAKES, *OF_THE_AGGREGATION)
+ALL = (*MISTAKES, *OF_THE_AGGREGATION, *OF_ADAPTERS)
 EACH = pytest.mark.parametrize("mistake", ALL, ids=[mistake.says for mistake in ALL])
 
 

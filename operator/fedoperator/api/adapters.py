@@ -126,7 +126,10 @@ RULES = (
             or spec.adapters.aggregation == "Factors"
             or spec.model.claim_name is None
         ),
-        says="{0} starts from the adapter that the script builds; use init: {{}}, and load there",
+        says=(
+            "{0} starts from the adapter that the script builds; leave claimName out, and load it "
+            "there"
+        ),
         values=(("self.adapters.aggregation", lambda spec: spec.adapters.aggregation),),
     ),
     Rule(

@@ -36,6 +36,10 @@ images, resources, volumes and the like do nothing here; data claims are not mou
 this machine's own files, so say where data is by args or env. An env variable that comes from a
 Secret or ConfigMap is taken from your shell."""
 
+EXPORT = """\
+Write a global model into OUT: one safetensors file with the config and the tokenizer that travel
+with it, or an adapter with its adapter_config.json, for from_pretrained(OUT)."""
+
 WATCH_EXITS = "exit codes: 0 succeeded, 1 failed or not there, 130 after Ctrl-C"
 
 WATCH = """\
@@ -117,6 +121,19 @@ def parser() -> argparse.ArgumentParser:
     )
     watch.set_defaults(act=_watch)
 
+    export = commands.add_parser(
+        "export",
+        help="write a global model as Transformers and PEFT read it",
+        description=EXPORT,
+        formatter_class=raw,
+    )
+    export.add_argument("folder", metavar="DIR", type=Path, help="global/ROUND/N, or a run's DIR")
+    export.add_argument("out", metavar="OUT", type=Path, help="made if need be")
+    export.add_argument(
+        "--dtype", choices=("fp32", "bf16"), default="fp32", help="of the tensors (%(default)s)"
+    )
+    export.set_defaults(act=_export)
+
     result.add_argument("--version", action="version", version=VERSION)
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(act=_version)
@@ -139,6 +156,12 @@ def _watch(options: argparse.Namespace) -> int:
     from fedoperator.cli import watch
 
     return watch.run(options.name, options.namespace, until_done=options.until_done)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from fedoperator.cli import export
+
+    return export.run(options)
 
 
 def _version(_: argparse.Namespace) -> int:

@@ -53,7 +53,7 @@ def of(workload: Workload) -> tuple[list[Object], list[Object]]:
 
 
 def _own_volumes(workload: Workload, volumes: list[Object], mounts: list[Object]) -> None:
-    """What the participant brings: data, base model, scratch, its trainer's mounts, shared memory."""
+    """What the participant brings: data, base model, scratch, the trainer's mounts, memory."""
     trainer, data = workload.trainer, workload.data
     assert trainer is not None, "only a participant's pods have volumes of their own"
     if data is not None:
