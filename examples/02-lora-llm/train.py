@@ -46,6 +46,7 @@ from fedtrain import adapter_rank, base_model, hf
 
 parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
 parser.add_argument("--text", default="docs", help="docs, headers, licenses, or a folder")
+parser.add_argument("--test", nargs="*", help="what to be measured on; left out, its own text")
 parser.add_argument("--model", type=Path, default=Path("base"), help="without spec.model.base")
 parser.add_argument("--rank", type=int, default=8, help="without spec.adapters.rank")
 parser.add_argument("--steps", type=int, default=40, help="in each round")
@@ -107,12 +108,14 @@ model = get_peft_model(
 
 # ---- the training --------------------------------------------------------------------------------
 
-pieces = texts(args.text)
+mine = texts(args.text)
+tests = {
+    kind: windows(texts(kind)[::5], 0.2 * args.kilobytes)[:64] for kind in args.test or [args.text]
+}
 trainer = Trainer(
     model=model,
     processing_class=tokenizer,
-    train_dataset=windows([p for n, p in enumerate(pieces) if n % 5], 0.8 * args.kilobytes),
-    eval_dataset=windows(pieces[::5], 0.2 * args.kilobytes)[:64],
+    train_dataset=windows([t for n, t in enumerate(mine) if n % 5], 0.8 * args.kilobytes),
     data_collator=default_data_collator,  # windows are all of one length
     args=TrainingArguments(
         output_dir=tempfile.gettempdir(),  # nothing is saved there: the federation does that
@@ -130,9 +133,11 @@ trainer = Trainer(
 
 
 def evaluate(_: torch.nn.Module) -> dict[str, float]:
-    """Perplexity per token of the text that this participant holds out."""
-    metrics = hf.measured(trainer)
-    return metrics | {"perplexity": math.exp(metrics["loss"])}
+    """Perplexity per token of held-out text: of each kind, and the mean over the kinds."""
+    found = {kind: math.exp(trainer.evaluate(test)["eval_loss"]) for kind, test in tests.items()}
+    of_kinds = found if args.test else {}
+    samples = sum(map(len, tests.values()))
+    return {**of_kinds, "perplexity": sum(found.values()) / len(found), "samples": samples}
 
 
 hf.train_each_round(trainer, evaluate=evaluate)
