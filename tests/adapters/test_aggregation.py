@@ -177,6 +177,14 @@ def test_a_factor_that_is_unsound_leaves_the_bytes_of_a_round_without_it(bad, ad
         assert np.array_equal(array, rounds[0].result()[name]), name
 
 
+def test_factors_whose_product_is_beyond_measure_cost_their_participant_the_round(a_round, adapter):
+    huge = {name: np.full_like(array, 7e16) for name, array in adapter.items()}
+    a_round.with_update("west", huge, 5)
+    message = a_round.aggregate(adapters=product_of(**RANKS))
+    assert a_round.verdict_on("west", message) == "TooLarge"
+    assert message.result["residual"] == pytest.approx(off(a_round.result(), adapter), rel=1e-4)
+
+
 def test_a_factor_of_other_bytes_than_the_receipt_names_is_refused(a_round, adapter):
     a_round.with_update("west", deltas_of("east", adapter), 5, digest="sha256:" + "0" * 64)
     message = a_round.aggregate(adapters=product_of(**RANKS))

@@ -9,8 +9,8 @@ environment variable `FEDTRAIN_TASK` and the root of the training's folder on th
     updates/<participant>/<round>/<attempt>/update.safetensors, receipt.json
     updates/<participant>/<round>/evaluation-<attempt>/receipt.json
 
-A strategy with a state of its own adds server.safetensors; of several shards each file is parts
-with an index, <file>.index.json.
+Texts that travel with a model (config.json ...) lie beside it. A strategy with a state of its own
+adds server.safetensors; of several shards each file is parts with an index, <file>.index.json.
 
 A process answers by its exit code, by what it published, and by a termination message of at most
 `MESSAGE_LIMIT` bytes, which may get lost: everything in it can be read again from the exchange.
@@ -302,10 +302,10 @@ class Message:
     """A termination message: why a process ended, and what it measured.
 
     reason: CamelCase, the word that conditions, events and metrics use. message: one sentence.
-    result, by role: INIT {digest, size}; TRAIN {digest, samples, steps, seconds, metrics};
-    EVALUATE {samples, metrics}; AGGREGATE {digest, verdicts, reasons, details, filled, bytes,
-    seconds, peakMemory}, where `verdicts` holds one character per candidate ("." accepted, else
-    a key of `reasons`), so that a thousand fit.
+    result, by role: INIT {digest, size, base_model}; TRAIN {digest, samples, steps, seconds,
+    metrics}; EVALUATE {samples, metrics}; AGGREGATE {digest, verdicts, reasons, details, filled,
+    bytes, seconds, peakMemory, residual}, where `verdicts` holds one character per candidate ("."
+    accepted, else a key of `reasons`), so that a thousand fit.
     """
 
     reason: str = "Completed"

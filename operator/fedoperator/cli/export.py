@@ -28,7 +28,7 @@ def model_folder(given: Path) -> Path:
     if not status.exists():
         return given
     try:
-        model = yaml.safe_load(status.read_text())["globalModel"]["path"]
+        model: str = yaml.safe_load(status.read_text())["globalModel"]["path"]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise ValueError("its status.yaml names no global model yet") from error
-    return (given / "exchange" / model).parent
+    return Path(given, "exchange", model).parent

@@ -7,7 +7,7 @@ Frobenius norm (Eckart and Young 1936).
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -62,6 +62,6 @@ def _stacked(terms: Sequence[Term]) -> tuple[Array, Array]:
 
 def _norm(wide: Array, tall: Array) -> float:
     """Of the product of two matrices that share a short side."""
-    upper = np.linalg.qr(wide, mode="r")
-    lower = np.linalg.qr(tall.T, mode="r")
+    upper = cast("Array", np.linalg.qr(wide, mode="r"))  # numpy's types know of Q and R alone
+    lower = cast("Array", np.linalg.qr(tall.T, mode="r"))
     return float(np.linalg.norm(upper @ lower.T))

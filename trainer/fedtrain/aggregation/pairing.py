@@ -28,6 +28,9 @@ from fedtrain.tensorfile import TensorWriter, bytes_of
 
 Array = np.ndarray[Any, Any]
 PIECE = 128 * 1024
+LARGEST = 2.0**100
+"""Of a product (its Frobenius norm): a sum of such is far from fp32's end, so no participant can
+make the next model infinite by factors of which each number is fit to be summed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +115,10 @@ class Products(PairPass):
                 reading.forget()
                 squares[spec.name] += reading.squares
             (a, _), (b, _) = read
+            if np.linalg.norm(a) * np.linalg.norm(b) > LARGEST:
+                sentence = f"the product of {pair.a.name[:80]!a} and its B is beyond {LARGEST:.1e}"
+                candidate = self.updates[position].candidate
+                self.record.refuse(candidate, "TooLarge", sentence, (self._number(pair), 0))
             terms.append((weight, b, a))
         for spec in specs:
             tiles = RunningTiles()
@@ -125,6 +132,10 @@ class Products(PairPass):
             flat = factor.astype(np.float32).reshape(-1)
             check_finite(flat, spec.name)
             self.factors.model_file.write(spec.name, 0, flat)
+
+    def _number(self, pair: Pair) -> int:
+        """The place of its A in the schema."""
+        return self.factors.schema.tensors.index(pair.a)
 
 
 class Residuals(PairPass):
