@@ -302,24 +302,50 @@ import sys
 sys.path.insert(0, {folder!r})
 from test_hf import EVERY, PLAIN_SGD, a_trainer
 from fedtrain import hf
-trainer = a_trainer({output!r}, per_device_train_batch_size=2, **PLAIN_SGD{more})
+trainer = a_trainer({output!r}, **PLAIN_SGD, **{options!r})
 hf.train_across_rounds(trainer, every=EVERY)
-assert trainer.accelerator.num_processes == 2
+assert trainer.accelerator.num_processes == {processes}
 """
+
+
+def handed_in_by_ranks(
+    north: Participant, folder: Path, processes: int, **options: Any
+) -> tuple[Model, Receipt]:
+    """Of round 2, by a torchrun of so many processes, who share batches of four."""
+    options |= {"per_device_train_batch_size": 4 // processes}
+    script = RANKS.format(
+        folder=str(Path(__file__).parent),
+        output=str(folder),
+        options=options,
+        processes=processes,
+    )
+    (task,) = north.tasks(2)
+    ended = north.exchange.run(script, task, processes=processes, env={"OMP_NUM_THREADS": "1"})
+    assert ended.code == 0, ended.log
+    return north.update(task)
 
 
 @pytest.mark.processes
 def test_two_ranks_learn_what_one_process_does(north: Participant, tmp_path: Path) -> None:
-    folder = str(Path(__file__).parent)
-    script = RANKS.format(folder=folder, output=str(tmp_path / "trainer"), more="")
-    (task,) = north.tasks(2)
-    ended = north.exchange.run(script, task, processes=2, env={"OMP_NUM_THREADS": "1"})
-    assert ended.code == 0, ended.log
-    update, receipt = north.update(task)
+    update, receipt = handed_in_by_ranks(north, tmp_path / "ranks", 2)
     expected, loss = learned(range(EVERY, 2 * EVERY), whole=WHOLE)
     assert distance(update, expected) < 1e-5
     assert receipt.metrics["loss"] == pytest.approx(loss, rel=1e-5)
     assert (receipt.steps, receipt.samples) == (EVERY, 26)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("fsdp", [False, True])
+def test_on_gpus_plain_or_sharded_it_learns_the_same(
+    north: Participant, tmp_path: Path, fsdp: bool
+) -> None:
+    processes = 2 if torch.cuda.device_count() > 1 else 1
+    options: dict[str, Any] = {"use_cpu": False} | ({"fsdp": True} if fsdp else {})
+    update, receipt = handed_in_by_ranks(north, tmp_path / "ranks", processes, **options)
+    expected, loss = learned(range(EVERY, 2 * EVERY), whole=WHOLE)
+    assert distance(update, expected) < 1e-3  # other kernels
+    assert receipt.metrics["loss"] == pytest.approx(loss, rel=1e-3)
 
 
 def test_outside_a_federation_it_is_one_round(

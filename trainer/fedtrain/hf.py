@@ -198,6 +198,9 @@ class _Passes:
 def _rounds(trainer: Trainer, evaluate: Evaluate | None) -> Iterator[Round]:
     _refuse(trainer)
     optimizer = trainer.create_optimizer()  # made before the round, which resets or restores it
+    if trainer.is_fsdp_enabled:  # sharded before the round, too: what train() finds is left alone
+        prepared = trainer.accelerator.prepare(trainer.model, optimizer)
+        trainer.model = trainer.model_wrapped = prepared[0]
     if evaluate is None and trainer.eval_dataset is not None:
         evaluate = lambda _: measured(trainer)  # noqa: E731
     return rounds(trainer.model, optimizer=optimizer, evaluate=evaluate, files=_texts(trainer))
@@ -244,7 +247,13 @@ def _refuse(trainer: Trainer) -> None:
             "DeepSpeedUnsupported",
             "the Trainer uses DeepSpeed, which keeps the weights where a global model does not "
             "reach them (ZeRO-3 in pieces, ZeRO-1 and 2 as copies in its optimizer); use DDP, or "
-            "FSDP2 by TrainingArguments(fsdp=...)",
+            "FSDP2 by TrainingArguments(fsdp=True)",
+        )
+    if trainer.is_fsdp_enabled and not trainer.accelerator.is_fsdp2:
+        raise ContractError(
+            "ModelUnsupported",
+            "the Trainer uses the first FSDP, whose flat parameters have no names; use FSDP2 by "
+            "TrainingArguments(fsdp=True, fsdp_config={'version': 2})",
         )
     if trainer.model_init is not None:
         raise ContractError(
