@@ -215,6 +215,12 @@ def test_a_process_that_has_nothing_to_train_publishes_and_measures(
     assert dict(receipt.metrics) == {"loss": pytest.approx(loss, rel=1e-5)}
 
 
+def test_several_sets_are_measured_by_name(north: Participant) -> None:
+    receipt = north.metrics(each, north.trainer(eval_dataset={"long": text(4), "short": text(3)}))
+    assert receipt.samples == 7
+    assert receipt.metrics.keys() == {"long_loss", "short_loss"}
+
+
 @BOTH
 def test_weight_by_tokens_counts_those_of_the_round(
     north: Participant, mode: Callable[[Any], None]
@@ -255,7 +261,7 @@ def test_a_callback_that_stops_the_training_ends_its_round_early(
 
 
 def test_a_round_beyond_the_schedule_is_refused(north: Participant) -> None:
-    with pytest.raises(ContractError, match=r"round 5 ends at step 30.*max_steps=24") as caught:
+    with pytest.raises(ContractError, match=r"round 5 ends at step 30;.*max_steps=24") as caught:
         north.perform(across, north.trainer(), *north.tasks(5))
     assert caught.value.reason == "ScheduleTooShort"
 
@@ -270,6 +276,8 @@ def test_a_schedule_that_is_not_a_function_of_the_step_is_refused(north: Partici
         assert caught.value.reason == "BadSchedule"
     with pytest.raises(ContractError, match="every=0"):
         hf.train_across_rounds(trainer, every=0)
+    with pytest.raises(ContractError, match="max_steps=-1"):
+        across(north.trainer(max_steps=-1))
 
 
 def test_data_that_fill_no_batch_are_said_to_be_none(north: Participant) -> None:

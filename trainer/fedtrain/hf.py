@@ -35,6 +35,7 @@ from fedtrain.errors import ContractError, DataError
 from fedtrain.peftmodel import peft_model
 from fedtrain.session import Evaluate, Round, rounds
 
+_TOO_SHORT = "TrainingArguments(max_steps={}): it is the whole schedule, spec.rounds times {}"
 _TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "preparation_time", "epoch")
 
 
@@ -70,6 +71,8 @@ def train_across_rounds(trainer: Trainer, *, every: int, evaluate: Evaluate | No
     """
     if every < 1:
         raise ContractError("BadSchedule", f"every={every} is not a number of steps; use 1 or more")
+    if trainer.args.max_steps < every:
+        raise ContractError("ScheduleTooShort", _TOO_SHORT.format(trainer.args.max_steps, every))
     yielded = _rounds(trainer, evaluate)
     first = next(yielded, None)
     if first is None:  # there is nothing to train in this process
@@ -139,9 +142,8 @@ class _Exchange(TrainerCallback):
         if begin + self._every > state.max_steps:
             raise ContractError(
                 "ScheduleTooShort",
-                f"round {self._round.number} ends at step {begin + self._every}, the schedule at "
-                f"TrainingArguments(max_steps={state.max_steps}); max_steps is spec.rounds times "
-                f"{self._every}",
+                f"round {self._round.number} ends at step {begin + self._every}; "
+                + _TOO_SHORT.format(state.max_steps, self._every),
             )
         _begin(trainer, self._round)
         # train() remembers these two from before its callbacks could say where it begins.
@@ -197,13 +199,14 @@ class _Passes:
 
 def _rounds(trainer: Trainer, evaluate: Evaluate | None) -> Iterator[Round]:
     _refuse(trainer)
+    files = _texts(trainer)
     optimizer = trainer.create_optimizer()  # made before the round, which resets or restores it
     if trainer.is_fsdp_enabled:  # sharded before the round, too: what train() finds is left alone
         prepared = trainer.accelerator.prepare(trainer.model, optimizer)
         trainer.model = trainer.model_wrapped = prepared[0]
     if evaluate is None and trainer.eval_dataset is not None:
         evaluate = lambda _: measured(trainer)  # noqa: E731
-    return rounds(trainer.model, optimizer=optimizer, evaluate=evaluate, files=_texts(trainer))
+    return rounds(trainer.model, optimizer=optimizer, evaluate=evaluate, files=files)
 
 
 def _texts(trainer: Trainer) -> dict[str, str]:
@@ -236,8 +239,10 @@ def measured(trainer: Trainer) -> dict[str, Any]:
         for name, value in trainer.evaluate().items()
         if not name.endswith(_TIMINGS) and isinstance(value, int | float)
     }
-    if has_length(trainer.eval_dataset):
-        metrics["samples"] = len(trainer.eval_dataset)
+    tests: Any = trainer.eval_dataset
+    several = list(tests.values()) if isinstance(tests, dict) else [tests]
+    if all(map(has_length, several)):
+        metrics["samples"] = sum(map(len, several))
     return metrics
 
 
@@ -289,8 +294,7 @@ def _seek(scheduler: Any, step: int) -> None:
             f"{type(scheduler).__name__}: in a federation the learning rate follows from the step "
             "alone; use an lr_scheduler_type that does, or a LambdaLR",
         )
-    if scheduler.last_epoch != step:
-        scheduler.last_epoch = step - 1
-        with warnings.catch_warnings():  # torch sees no optimizer step before it, and warns
-            warnings.simplefilter("ignore", UserWarning)
-            scheduler.step()
+    scheduler.last_epoch = step - 1
+    with warnings.catch_warnings():  # torch sees no optimizer step before it, and warns
+        warnings.simplefilter("ignore", UserWarning)
+        scheduler.step()  # in any case: the rates may have been reset together with the optimizer
