@@ -147,6 +147,7 @@ class ParticipantTask:
     round and publishes `output/update.safetensors`; EVALUATE measures `model`, publishes metrics.
     model: None only for INIT. deadline: seconds the operator allows from readiness on, or None.
     codec: how the update is to travel, see `fedtrain.codecs`; None for fp32. proximal: FedProx's μ.
+    unit: what the script's samples count, `spec.weight.by`.
     adapters: {"aggregation", "rank"} of `fedtrain.adapters`, the rank that this participant's
     adapter has to have, or None. base: the digest of the frozen base model, or None for that which
     the global model names, see `fedtrain.basemodel`.
@@ -165,6 +166,7 @@ class ParticipantTask:
     deadline: float | None = None
     codec: Mapping[str, Any] | None = None
     proximal: float = 0.0
+    unit: str = "Samples"
     adapters: Mapping[str, Any] | None = None
     base: str | None = None
 

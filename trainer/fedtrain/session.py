@@ -55,7 +55,8 @@ class Round:
     operator allows from the pods' readiness on, or None. seed: the same on all ranks, different
     for each round and participant; use it for the order of the data. state: a mapping of names to
     arrays, tensors or JSON values, given back from this participant's last *accepted* round; every
-    rank may set it, rank 0's is saved with the submit, and all ranks begin with the same.
+    rank may set it, rank 0's is saved with the submit, and all ranks begin with the same. unit:
+    what `samples` is to count: "Samples", "Tokens", or "Uniform" (then nobody looks).
     """
 
     number: int
@@ -64,6 +65,7 @@ class Round:
     seed: int
     deadline: float | None
     state: State
+    unit: str = "Samples"
     _proximal: Proximal = field(repr=False)
     _submit: Callable[[Submission | FedtrainError], None] = field(repr=False)
     _entered: float = field(repr=False, default_factory=time.monotonic)
@@ -226,6 +228,7 @@ class Session:
             seed=seeds.derive(task.seed, task.round, task.participant),
             deadline=task.deadline,
             state=self.state,
+            unit=task.unit,
             _proximal=proximal,
             _submit=self.submit,
         )

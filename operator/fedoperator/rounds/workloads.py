@@ -152,6 +152,7 @@ def _participant(
         deadline=None if deadline is None else seconds(deadline).total_seconds(),
         codec=codec,
         proximal=float(proximal or 0),
+        unit=spec.weight.by,
         adapters=adapters,
         base=None if spec.model.base is None else spec.model.base.digest,
     )
