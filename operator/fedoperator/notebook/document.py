@@ -18,6 +18,7 @@ def plain(value: Any, schema: Schema) -> Any:
     snake_case becomes camelCase where the schema has such a field; the keys of free mappings
     (`parameters`, labels, resources) stay as they are, and so does what the schema does not know,
     for the sentences that follow. A text among `participants` is a participant of that name.
+    Raises ValueError, in one sentence, for what YAML could not say.
     """
     if isinstance(value, pydantic.BaseModel):
         value = value.model_dump(mode="json", by_alias=True, exclude_unset=True)
@@ -38,7 +39,9 @@ def _mapping(given: Mapping[Any, Any], schema: Schema) -> dict[str, Any]:
     of_free = free if isinstance(free, Mapping) else {}
     result: dict[str, Any] = {}
     for key, value in given.items():
-        camel = to_camel(key) if isinstance(key, str) else key
+        if not isinstance(key, str):
+            raise ValueError(f"{key!r} is not a text; the keys of mappings are texts")
+        camel = to_camel(key)
         name = camel if camel in fields and key not in fields else key
         if name in result:
             raise ValueError(f"{key} and {name} are one field; give it once")
@@ -47,7 +50,7 @@ def _mapping(given: Mapping[Any, Any], schema: Schema) -> dict[str, Any]:
 
 
 def _scalar(value: Any) -> Any:
-    """numpy's numbers as Python's, and paths as texts; anything else is told of by the schema."""
+    """numpy's numbers as Python's, and paths as texts."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -58,4 +61,7 @@ def _scalar(value: Any) -> Any:
         return float(value)
     if hasattr(value, "tolist"):  # an array, a tensor, numpy's bool
         return value.tolist()
-    return str(value) if isinstance(value, PurePath) else value
+    if isinstance(value, PurePath):
+        return str(value)
+    remedy = "give texts, numbers, lists and mappings"
+    raise ValueError(f"a {type(value).__name__} cannot be written as YAML; {remedy}")

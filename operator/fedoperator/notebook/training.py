@@ -1,13 +1,15 @@
 """The resource that YAML describes, from Python's objects."""
 
 import inspect
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedoperator.api import API_VERSION, admission, crd
+from fedoperator.api import API_VERSION, admission, base, crd
 from fedoperator.api.training import KIND, TrainingSpec
 from fedoperator.cli import validate
 from fedoperator.local import folder
+from fedoperator.local.folder import Refused
 from fedoperator.notebook import html
 from fedoperator.notebook.document import plain
 from fedoperator.notebook.local import LocalRun
@@ -44,22 +46,19 @@ class FederatedTraining:
     """For a notebook's help and completion: the fields as the API's models have them."""
 
     def __init__(self, name: str, **spec: Any) -> None:
-        self._become({"metadata": {"name": name}, "spec": spec}, Path.cwd())
+        metadata = {"name": plain(name, {})}
+        document = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata}
+        self._become({**document, "spec": _spelled(spec)}, None)
 
-    def _become(self, given: dict[str, Any], scripts: Path) -> None:
-        try:
-            spec = plain(given.get("spec", {}), crd.spec_schema())
-        except ValueError as error:
-            raise Invalid(f"spec: {error}") from error
-        document = {"apiVersion": API_VERSION, "kind": KIND, **given, "spec": spec}
+    def _become(self, document: dict[str, Any], scripts: Path | None) -> None:
         problems = admission.problems(None, document)
         if problems:
             raise Invalid("\n".join(str(problem) for problem in problems))
         if "name" not in document["metadata"]:
-            raise Invalid("metadata.name: is missing; give the training a name")
+            raise Invalid("metadata.name: is missing; generateName is for kubectl create only")
         self._document = document
         self._scripts = scripts
-        self.spec = TrainingSpec.model_validate(spec)
+        self.spec = TrainingSpec.model_validate(document["spec"])
 
     @property
     def name(self) -> str:
@@ -73,8 +72,10 @@ class FederatedTraining:
 
     def replace(self, **changes: Any) -> "FederatedTraining":
         """Another training, with these fields of the spec in place of the ones it has."""
-        changed = plain(changes, crd.spec_schema())
-        return self._made({**self.document, "spec": {**self.document["spec"], **changed}})
+        document = self.document
+        made = type(self).__new__(type(self))
+        made._become({**document, "spec": document["spec"] | _spelled(changes)}, self._scripts)
+        return made
 
     def to_yaml(self) -> str:
         """What was given, as `kubectl apply -f` and `fedtrain run` read it."""
@@ -94,7 +95,7 @@ class FederatedTraining:
         if len(found) != 1:
             raise Invalid(f"{len(found)} trainings are in it; give one")
         made = cls.__new__(cls)
-        made._become(found[0], Path.cwd() if text else Path(source).resolve().parent)
+        made._become(found[0], None if text else Path(source).resolve().parent)
         return made
 
     def run(
@@ -113,10 +114,17 @@ class FederatedTraining:
         claims, by name. give_up_after: a training blocked for that long is left. The processes end
         with this one, with `stop()`, and when a loop over the run is left. Raises Refused.
         """
+        if len(give_up_after) < 2 or not re.match(base.DURATION_PATTERN, give_up_after):
+            remedy = "write it like 90s or 10m"
+            raise Refused(f"give_up_after: {give_up_after!r} is not a time; {remedy}")
+        for name, path in (claims or {}).items():
+            if not Path(path).is_dir():
+                remedy = "name one that exists"
+                raise Refused(f"claims[{name!r}]: {path} is not a folder; {remedy}")
         return LocalRun.start(
             self.document,
             out=Path(out),
-            scripts=Path(scripts) if scripts is not None else self._scripts,
+            scripts=Path(scripts or self._scripts or "."),
             jobs=jobs,
             claims={name: Path(path) for name, path in (claims or {}).items()},
             give_up_after=give_up_after,
@@ -140,11 +148,6 @@ class FederatedTraining:
             self.document, namespace=namespace, kubeconfig=kubeconfig, context=context
         )
 
-    def _made(self, document: dict[str, Any]) -> "FederatedTraining":
-        made = type(self).__new__(type(self))
-        made._become(document, self._scripts)
-        return made
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FederatedTraining) and self._document == other._document
 
@@ -157,3 +160,12 @@ class FederatedTraining:
 
     def _repr_html_(self) -> str:
         return html.of_training(self.name, self.spec)
+
+
+def _spelled(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a spec as YAML would have them."""
+    try:
+        spelled: dict[str, Any] = plain(fields, crd.spec_schema())
+    except ValueError as error:
+        raise Invalid(f"spec: {error}") from error
+    return spelled
