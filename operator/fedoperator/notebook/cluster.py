@@ -34,7 +34,7 @@ _LOOK_SECONDS = 1.0
 _TIMEOUT = (10, 30)
 _PASSING = (None, 0, 429, 500, 502, 503, 504)
 _PATIENCE = 300.0
-"""Seconds without any answer before a look gives up."""
+"""Seconds without an answer, after there have been some, before a look gives up."""
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -166,20 +166,23 @@ class _Server:
             sentence = f"{error}".rstrip(".")
             raise Refused(f"no cluster to ask ({sentence}); give kubeconfig=") from error
         self.namespace: str = namespace or named
+        self._answered = False
         self._objects = _client.client.CustomObjectsApi(_client.client.ApiClient(loaded))
 
     def get(self, plural: str, name: str) -> Document | None:
-        """None if there is none. Tries again while no answer comes, for some minutes."""
-        until, pause = time.monotonic() + _PATIENCE, 1.0
+        """None if there is none. Where there have been answers, lost ones are waited for."""
+        until, pause = time.monotonic() + (_PATIENCE if self._answered else 0.0), 1.0
         while True:
             try:
                 found: Document = self._objects.get_namespaced_custom_object(
                     api.GROUP, api.VERSION, self.namespace, plural, name, _request_timeout=_TIMEOUT
                 )
+                self._answered = True
                 return found
             except (_client.client.ApiException, urllib3.exceptions.HTTPError, OSError) as error:
                 status = getattr(error, "status", None)
                 if status == 404:
+                    self._answered = True
                     return None
                 if status not in _PASSING or time.monotonic() > until:
                     raise _refused(error) from error
