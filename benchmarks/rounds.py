@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import datetime
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -150,6 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--system", action="append", default=[], help="the beginning of its name")
     parser.add_argument("--print", action="store_true", help="write no page to results/")
     given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     began = page.machine()
     figures = measure(cluster=given.cluster, named=given.task, only=given.system)
     if not figures:
