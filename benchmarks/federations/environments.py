@@ -52,6 +52,8 @@ def clean(folder: Path, task: Task, *, ours: bool = False) -> dict[str, str]:
     shutil.copy(Path(__file__).parent / "work.py", folder)
     shutil.copy(digits(), folder)
     environment = inherited()
+    # As for a user: what is installed is compiled once, and not by every process of every round.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     if not ours:
         environment.pop("PYTHONPATH", None)
     return {

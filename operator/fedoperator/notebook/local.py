@@ -151,7 +151,7 @@ class _Process:
             text=True,
             start_new_session=True,  # a Ctrl-C in the terminal is ours to tell
         )
-        self._end = weakref.finalize(self, _end, self._process, self._said, out)
+        self._end = weakref.finalize(self, _end, os.getpid(), self._process, self._said, out)
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it is over, and has said why
             self._process.stdin.write(json.dumps(options) + "\n")
@@ -195,8 +195,10 @@ class _Process:
         return status.st_ino, status.st_mtime_ns
 
 
-def _end(process: subprocess.Popen[str], said: IO[str], out: Path) -> None:
-    """Also run when the interpreter ends, or nobody holds the run any more."""
+def _end(ours: int, process: subprocess.Popen[str], said: IO[str], out: Path) -> None:
+    """Also run when the interpreter ends, or nobody holds the run any more; not by a fork of us."""
+    if os.getpid() != ours:
+        return
     if process.poll() is None:
         process.terminate()
         try:

@@ -151,7 +151,7 @@ class Run(abc.ABC):
 def _warn(status: TrainingStatus, told: str) -> str:
     """A warning for what blocks it, once per sentence; the sentence."""
     if status.phase not in ("Blocked", "Suspended"):
-        return "" if status.phase != "Pending" else told
+        return told
     sentence = f"{status.phase}: {status.reason}: {status.message}"
     if sentence != told:
         warnings.warn(sentence, stacklevel=3)
