@@ -1,144 +1,175 @@
-"""What a round costs that does not train: cold pods, empty training, a tiny model.
+"""What a round costs in fedtrain, in Flower and in FLARE: the same federations, in one run.
 
-    python -m benchmarks.rounds                  # on the development cluster and on this machine
+    python -m benchmarks.rounds                       # on this machine: about a quarter of an hour
+    python -m benchmarks.rounds --cluster             # on the development cluster too
+    python -m benchmarks.rounds --task empty --system FLARE --system fedtrain
 
-Three participants of one process each; a round is measured from its record's startedAt to its
-publishedAt, and the median of the rounds is quoted. Once with a plain Python script on numpy arrays
-and once under torchrun with torch, whose import is most of the difference.
+An empty round trains nothing: what is left is the system. A round is measured from the first step
+of a participant to the first step of the next round, by the participants' own clocks, in all
+systems alike; so n rounds give n - 1 figures. Systems are told apart by how their processes live:
+`PerRound` starts them for each round, `Resident` keeps them. Peers are pinned in
+federations/requirements.txt and used by their public commands and recipes (decision 33).
 """
 
-import json
-import os
+import argparse
+import contextlib
+import datetime
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
+from benchmarks import page
+from benchmarks.federations import environments, flare, flower, ours, watching
+from benchmarks.federations.tasks import TASKS, Measured, Task
 
-from devcluster import cluster, report, stack
-
-NAMESPACE = "fedtrain-bench"
-ROUNDS = 5
-LIMIT_SECONDS = 600
-SCRIPT = """
-import {module}
-from fedtrain import rounds
-
-model = {model}
-for rnd in rounds(model):
-    rnd.submit(samples=1)
-"""
-SCRIPTS = {
-    "numpy": SCRIPT.format(module="numpy as np", model='{"w": np.zeros(1000, np.float32)}'),
-    "torch": SCRIPT.format(module="torch", model="torch.nn.Linear(10, 10)"),
-}
-COMMANDS = {"numpy": ["python"], "torch": ["torchrun"]}
+System = Callable[[Task, Path], Measured]
+PODS = ("PerRound", "Resident")
+FIRST = "fedtrain, local, PerRound"
+"""What the others are compared with."""
 
 
-def measure() -> list[dict[str, Any]]:
-    """Median, fastest and slowest round of each kind, in seconds."""
-    return [
-        {"where": where, "script": kind, **_spread(run(kind))}
-        for where, run in (("cluster", on_the_cluster), ("this machine", on_this_machine))
-        for kind in SCRIPTS
-    ]
+def systems(*, cluster: bool) -> dict[str, System]:
+    """By name, in the order in which they are measured and shown."""
+    found: dict[str, System] = {}
+    for pods in filter(ours.knows, PODS):
+        found[f"fedtrain, local, {pods}"] = lambda task, folder, pods=pods: ours.run(
+            task, folder, pods
+        )
+    if cluster:
+        from benchmarks.federations import oncluster
+
+        for pods in filter(ours.knows, PODS):
+            found[f"fedtrain, cluster, {pods}"] = lambda task, _, pods=pods: oncluster.run(
+                task, pods
+            )
+    return {**found, "FLARE": flare.run, "Flower": flower.run}
 
 
-def table(figures: list[dict[str, Any]]) -> str:
+def measure(
+    *, cluster: bool = True, named: Sequence[str] = (), only: Sequence[str] = ()
+) -> list[Measured]:
+    """named: beginnings of the names of tasks; only: of systems; all if there are none."""
+    chosen = [t for t in TASKS if not named or t.name in named]
+    able = {
+        name: run
+        for name, run in systems(cluster=cluster).items()
+        if not only or any(name.startswith(beginning) for beginning in only)
+    }
+    return [_one(name, run, task) for task in chosen for name, run in able.items()]
+
+
+def _one(name: str, run: System, task: Task) -> Measured:
+    """A failure of a system is a line of the table, and no reason to lose the others' figures."""
+    with _folder() as folder:
+        try:
+            found = run(task, folder)
+        except (watching.TooLong, subprocess.SubprocessError, ValueError, OSError) as error:
+            found = Measured(system=name, task=task, failed=str(error))
+            kept = Path(tempfile.mkdtemp(prefix="fedtrain-bench-failed-"))
+            for log in folder.glob("*.log"):
+                shutil.copy(log, kept)
+            print(f"{task.name}, {name}: {error}; logs: {kept}", file=sys.stderr, flush=True)
+    said = found.failed or f"{statistics.median(found.periods):.2f} s"
+    print(f"{task.name}, {name}: {said}", file=sys.stderr, flush=True)
+    return found
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """A short path, as sockets may be made in it."""
+    made = Path(tempfile.mkdtemp(prefix="bench-"))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def table(figures: Sequence[Measured]) -> str:
+    """A table per task."""
+    return "\n\n".join(
+        _of_task(task, [f for f in figures if f.task == task])
+        for task in TASKS
+        if any(f.task == task for f in figures)
+    )
+
+
+def _of_task(task: Task, figures: Sequence[Measured]) -> str:
+    who = f"{task.invited} of {task.participants} participants, {task.rounds} rounds"
+    first = next((f for f in figures if f.system == FIRST and not f.failed), None)
     lines = [
-        "| empty rounds, 3 participants, cold | script | median s | min | max |",
-        "|---|---|---|---|---|",
+        f"### {task.name}: {who}, {task.framework}",
+        "",
+        "| | median s | min | max | × per-round | between rounds s | to the model s "
+        "| memory MiB | accuracy |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for f in figures:
-        row = f"| {f['where']} | {f['script']} | {f['median']:.1f} | {f['min']:.1f}"
-        lines.append(f"{row} | {f['max']:.1f} |")
+        if f.failed:
+            lines.append(f"| {f.system} | {f.failed} | | | | | | | |")
+            continue
+        median = statistics.median(f.periods)
+        cells = [
+            f.system,
+            f"{median:.2f}",
+            f"{min(f.periods):.2f}",
+            f"{max(f.periods):.2f}",
+            f"{median / statistics.median(first.periods):.2f}" if first else "",
+            f"{statistics.median(f.gaps):.2f}",
+            f"{f.total:.1f}",
+            f"{f.peak / 2**20:.0f}" if f.peak else "",
+            "" if f.accuracy is None else f"{f.accuracy:.3f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def on_the_cluster(kind: str) -> list[float]:
-    """Seconds of each round, by the records; the images are built and the chart installed."""
-    cluster.up()
-    images = stack.load_images()
-    stack.install(images.controller, namespace=NAMESPACE)
-    try:
-        code = {"name": f"script-{kind}", "namespace": NAMESPACE}
-        script = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": code}
-        stack.apply({**script, "data": {"train.py": SCRIPTS[kind]}})
-        training = _training(kind, images.trainer, "/code/train.py")
-        mount = {"mountPath": "/code", "configMap": {"name": code["name"]}}
-        training["spec"]["trainer"]["volumes"] = [{"name": "code", **mount}]
-        training["metadata"]["namespace"] = NAMESPACE
-        stack.apply(training)
-        name = training["metadata"]["name"]
-        until = time.monotonic() + LIMIT_SECONDS
-        while True:
-            found = stack.get("federatedtraining", name, "-n", NAMESPACE)
-            phase = found.get("status", {}).get("phase")
-            if phase == "Succeeded":
-                break
-            if phase == "Failed" or time.monotonic() > until:
-                raise report.DevclusterError(f"the benchmark's training does not end: {found}")
-            time.sleep(1)
-        return _seconds(stack.get("federatedrounds", "-n", NAMESPACE)["items"])
-    finally:
-        stack.uninstall(namespace=NAMESPACE)
+HOW = """\
+`median`, `min`, `max`: from the first step of a round to the first step of the next, by the
+participants' clocks. `× per-round`: the median over that of `fedtrain, local, PerRound` in
+this run. `between rounds`: median from the last hand-in of a round to the first step of the next.
+`to the model`: from the command (for Flower `flwr run`, its nodes being up and connected; on a
+cluster `kubectl apply`) to the final model. `memory`: the most that all processes of the system
+had resident together, sampled ten times a second; pages that several share count for each.
+
+OMP_NUM_THREADS=1 for everybody. Flower: deployment engine, a SuperLink, a SuperNode per
+participant, insecure connections on loopback, telemetry and update checks off. FLARE: its FedAvg
+recipe in its simulator, participants' scripts in process. Digits: a CNN of 150,000 parameters, five
+local epochs, a fresh random subset each round, measured after every round (Flower at the server,
+FLARE at each invited participant, fedtrain at one)."""
 
 
-def on_this_machine(kind: str) -> list[float]:
-    """The same by `fedtrain run`."""
-    with tempfile.TemporaryDirectory(prefix="fedtrain-bench-") as name:
-        folder = Path(name)
-        (folder / "train.py").write_text(SCRIPTS[kind])
-        training = _training(kind, "unused", "train.py")
-        (folder / "federation.yaml").write_text(json.dumps(training))
-        command = [sys.executable, "-m", "fedoperator.cli.main", "run", "federation.yaml"]
-        subprocess.run(
-            [*command, "--out", "out", "--quiet", "--jobs", "3"],
-            cwd=folder,
-            check=True,
-            timeout=LIMIT_SECONDS,
-            env=dict(os.environ),
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cluster", action="store_true", help="measure on the cluster, too")
+    names = ", ".join(task.name for task in TASKS)
+    parser.add_argument("--task", action="append", default=[], help=f"one of: {names}")
+    parser.add_argument("--system", action="append", default=[], help="the beginning of its name")
+    parser.add_argument("--print", action="store_true", help="write no page to results/")
+    given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
+    began = page.machine()
+    figures = measure(cluster=given.cluster, named=given.task, only=given.system)
+    if not figures:
+        parser.error("there is no such task or system")
+    versions = page.versions(("torch", "numpy"))
+    versions += f", Flower {environments.version('flwr')}, FLARE {environments.version('nvflare')}"
+    if given.print:
+        print(table(figures))
+    else:
+        today = datetime.datetime.now(datetime.UTC).date()
+        title = f"# Rounds of fedtrain, Flower and FLARE, measured on {today}"
+        command = " ".join(["python -m benchmarks.rounds", *(arguments or sys.argv[1:])])
+        page.write(
+            f"{today}-rounds.md",
+            [title, f"`{command}`", f"{began}\n\n{versions}", HOW, table(figures)],
         )
-        records = sorted((folder / "out" / "rounds").glob("*.yaml"))
-        return _seconds([yaml.safe_load(record.read_text()) for record in records])
-
-
-def _training(kind: str, image: str, script: str) -> dict[str, Any]:
-    trainer = {"image": image, "command": [*COMMANDS[kind], script]}
-    return {
-        "apiVersion": "fedtrain.dev/v1alpha1",
-        "kind": "FederatedTraining",
-        "metadata": {"name": f"empty-{kind}"},
-        "spec": {
-            "rounds": ROUNDS,
-            "trainer": trainer,
-            "participants": [{"name": name} for name in ("north", "south", "west")],
-            "exchange": {"size": "1Gi"},
-        },
-    }
-
-
-def _seconds(records: list[dict[str, Any]]) -> list[float]:
-    """Of every round but the making of the initial model."""
-    return [
-        (_moment(r["status"]["publishedAt"]) - _moment(r["status"]["startedAt"])).total_seconds()
-        for r in records
-        if r["spec"]["round"] > 0
-    ]
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(str(text).replace("Z", "+00:00"))
-
-
-def _spread(seconds: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
+    return 1 if any(f.failed for f in figures) else 0
 
 
 if __name__ == "__main__":
-    print(table(measure()))
+    sys.exit(main())

@@ -75,10 +75,17 @@ def documents(text: str) -> list[Any]:
 
 
 def trainings(path: str) -> list[dict[str, Any]]:
-    """The FederatedTrainings in a YAML file (or "-"), or what stands there alone and so is meant
-    to be one. Raises Unreadable if there are none."""
+    """The FederatedTrainings in a YAML file (or "-"); see `trainings_in`."""
+    return trainings_in(_text(path))
+
+
+def trainings_in(text: str) -> list[dict[str, Any]]:
+    """The FederatedTrainings in a YAML text, or what stands there alone and so is meant to be one.
+
+    Raises Unreadable if there are none.
+    """
     try:
-        found = documents(_text(path))
+        found = documents(text)
     except yaml.reader.ReaderError as error:
         raise Unreadable(f"is not text at character {error.position}; check the path") from error
     except yaml.MarkedYAMLError as error:
