@@ -4,19 +4,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedtrain.arrays import ArrayWeights
+from fedtrain.collective import Ranks
 from fedtrain.errors import ContractError
 from fedtrain.proximal import ArrayProximal, Proximal
 from fedtrain.weights import Weights
 
 
-def weights_of(model: Any) -> Weights:
-    """The tensors of a torch module or of a mapping of numpy arrays. Raises ContractError."""
+def weights_of(model: Any, ranks: Ranks | None = None) -> Weights:
+    """The tensors of a torch module or of a mapping of numpy arrays. Raises ContractError.
+
+    ranks: those that hold the model with this one, if there are any.
+    """
     if isinstance(model, Mapping):
         return ArrayWeights(model)
     if hasattr(model, "named_parameters"):
         from fedtrain.checkpoint import ModuleWeights
 
-        return ModuleWeights(model)
+        return ModuleWeights(model, ranks)
     kind = type(model).__name__
     raise ContractError(
         "ModelUnsupported",

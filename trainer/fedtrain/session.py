@@ -15,13 +15,12 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, TypeVar, cast
 
 from fedtrain import collective, errors, outcome, seeds
-from fedtrain.collective import Ranks
 from fedtrain.contract import (
     METRIC_NAME,
     METRICS_LIMIT,
@@ -33,6 +32,7 @@ from fedtrain.contract import (
     decode_task,
 )
 from fedtrain.errors import ContractError, DataError, FedtrainError
+from fedtrain.meeting import Meeting
 from fedtrain.models import weights_of, without_term
 from fedtrain.proximal import UNUSED, Proximal
 from fedtrain.state import State
@@ -124,16 +124,18 @@ def rounds(
     if not isinstance(task, ParticipantTask):
         raise ContractError("BadTask", f"{TASK_ENV} holds a {type(task).__name__}")
     store = Store(root=Path(os.environ.get(ROOT_ENV, MOUNT)), task=task)
-    ranks = collective.join(torch_model=not isinstance(model, Mapping))
+    ranks = Meeting(collective.join(torch_model=not isinstance(model, Mapping)))
     if ranks.tell(store.published() is not None):  # rank 0's eyes, lest the ranks part ways
         _say(f"{task.output} has its receipt already: that is the result")
         return
-    weights = weights_of(model)
+    weights = weights_of(model, ranks)
+    if weights.sharded:
+        store = replace(store, ranks=ranks)
     session = Session(store=store, ranks=ranks, weights=weights)
     if task.role is Role.INIT:
-        session.together(lambda: store.publish_untrained(weights))
+        session.publish(lambda: store.publish_untrained(weights))
         return
-    store.load(weights)
+    ranks.act(lambda: store.load(weights))
     if hasattr(optimizer, "state"):
         optimizer.state.clear()
     seeds.reseed(seeds.derive(task.seed, task.round, task.participant, ranks.rank))
@@ -148,7 +150,7 @@ class Session:
     """One task carried out by the ranks of one participant, who all end the same way."""
 
     store: Store
-    ranks: Ranks
+    ranks: Meeting
     weights: Weights
     submitted: bool = False
     state: State = field(default_factory=State)
@@ -186,7 +188,7 @@ class Session:
             raise ContractError("SubmittedTwice", "rnd.submit(...) was called twice in one round")
         self.submitted = True
         submission = agree(self.ranks.gather(told), self.ranks.rank)
-        self.together(lambda: self.store.publish_update(self.weights, submission, self.state))
+        self.publish(lambda: self.store.publish_update(self.weights, submission, self.state))
 
     def evaluate(self, model: Any, evaluate: Evaluate | None) -> None:
         """Measure the global model on every rank; rank 0's metrics are what counts."""
@@ -199,6 +201,10 @@ class Session:
             samples=samples, metrics=metrics, seconds=time.monotonic() - started
         )
         self.together(lambda: self.store.publish_evaluation(submission))
+
+    def publish(self, act: Callable[[], T]) -> T:
+        """Do it where the model is: on all ranks if it is sharded, else on rank 0."""
+        return self.ranks.act(act) if self.weights.sharded else self.together(act)
 
     def together(self, act: Callable[[], T]) -> T:
         """Do it on rank 0 and tell all ranks what came of it; they raise the same error."""
