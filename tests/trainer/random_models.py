@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -89,7 +88,9 @@ def plain(model: nn.Module, draw: random.Random) -> nn.Module:
     return model
 
 
-def life(root: Path, seed: int, shard: Shard = plain) -> list[str]:
+def life(
+    root: Path, seed: int, shard: Shard = plain, dtype: torch.dtype | None = None
+) -> list[str]:
     """Digests of the model that was published and of two updates, the first of them accepted."""
     draw, codec = random.Random(seed), CODECS[seed % len(CODECS)]
     exchange, scratch = root / "exchange", root / "scratch"
@@ -97,20 +98,18 @@ def life(root: Path, seed: int, shard: Shard = plain) -> list[str]:
 
     def perform(role: Role, number: int, output: str, **more: Any) -> None:
         fields = {"training": "laws", "uid": "0123-4567", "participant": "north", "attempt": 1}
-        task = ParticipantTask(
-            role=role, round=number, output=output, seed=seed, **fields, **more
-        )
+        task = ParticipantTask(role=role, round=number, output=output, seed=seed, **fields, **more)
         os.environ[TASK_ENV] = encode_task(task)
 
     perform(Role.INIT, 0, "global/0/1")
-    assert list(rounds(shard(module(seed), random.Random(seed)))) == []
+    assert list(rounds(shard(module(seed, dtype), random.Random(seed)))) == []
     told = [json.loads((exchange / "global/0/1/manifest.json").read_text())["digest"]]
     for number in (1, 2):
         base = f"global/{number - 1}/1"
         output = f"updates/north/{number}/1"
         ref = ModelRef(path=base, digest=told[0])
         perform(Role.TRAIN, number, output, model=ref, codec=codec, proximal=0.1)
-        model = shard(module(seed), random.Random(seed))
+        model = shard(module(seed, dtype), random.Random(seed))
         with torch.no_grad():
             for tensor in [*model.parameters(), *model.buffers()]:
                 tensor.zero_()
@@ -230,8 +229,7 @@ def sharded(model: nn.Module, draw: random.Random) -> nn.Module:
         return nn.parallel.DistributedDataParallel(model)
     if way == "mixed":
         return _mixed(model, line, square, draw)
-    for parameter in model.parameters():  # FSDP takes no others
-        parameter.data = parameter.data.contiguous()
+    _contiguous(model)
     options: dict[str, Any] = {"mesh": square if way == "hsdp" else line}
     if way == "columns":
         options["shard_placement_fn"] = lambda p: tensor.Shard(
@@ -245,6 +243,20 @@ def sharded(model: nn.Module, draw: random.Random) -> nn.Module:
                 fsdp.fully_shard(part, **options)
     fsdp.fully_shard(model, **options)
     return torch.compile(model) if way == "compiled" else model
+
+
+def sharded_by_rows(model: nn.Module) -> nn.Module:
+    """fully_shard as it is by default."""
+    from torch.distributed import fsdp
+
+    _contiguous(model)
+    fsdp.fully_shard(model)
+    return model
+
+
+def _contiguous(model: nn.Module) -> None:
+    for parameter in model.parameters():  # FSDP takes no others
+        parameter.data = parameter.data.contiguous()
 
 
 def _mixed(model: nn.Module, line: Any, square: Any, draw: random.Random) -> nn.Module:
@@ -273,7 +285,6 @@ def main() -> None:
     small_tiles(64)
     told = {}
     for seed in seeds:
-        os.environ["LAWS_SEED"] = str(seed)
         told[seed] = life(folder / str(seed), seed, sharded)
     if rank() == 0:
         (folder / "told.json").write_text(json.dumps(told))
@@ -281,5 +292,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    np.seterr(all="raise")
     main()
