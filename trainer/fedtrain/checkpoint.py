@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fedtrain.collective import Alone, Ranks
 from fedtrain.errors import ContractError
 from fedtrain.schema import Schema, TensorSpec
-from fedtrain.sharding import held, is_sharded
+from fedtrain.sharding import held, is_sharded, local_of, placed, sum_over
 from fedtrain.weights import Array, Tiles
 
 _WRAPPER_NAMES = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -91,7 +91,9 @@ class ModuleWeights:
 class TensorProximal:
     """FedProx's term for a module: over those parameters that were trainable when the round began.
 
-    The copies follow their parameters to another device.
+    The copies follow their parameters to another device, and lie on the ranks as they do. Of a
+    sharded module `term` is collective: every rank has the whole value, and the gradient of its own
+    rows.
     """
 
     def __init__(self, parameters: Iterable[Tensor], mu: float) -> None:
@@ -104,12 +106,20 @@ class TensorProximal:
         self.asked = True
         device = self._parameters[0].device if self._parameters else None
         total: Tensor = torch.zeros((), device=device)
+        sums: dict[Any, Tensor] = {}
         for index, begin in enumerate(self._begin):
             parameter = self._parameters[index]
             if begin.device != parameter.device:
                 begin = self._begin[index] = begin.to(parameter.device)
             wide = torch.promote_types(parameter.dtype, torch.float32)
-            total = total + (parameter - begin).to(wide).square().sum().to(device)
+            way = (local_of(parameter) - local_of(begin)).to(wide).square().sum()
+            if is_sharded(parameter):
+                place = placed(parameter)
+                sums[place] = sums[place] + way if place in sums else way
+            else:
+                total = total + way.to(device)
+        for place, way in sums.items():
+            total = total + sum_over(place, way).to(device)
         return total * (self._mu / 2)
 
     def gradients(self) -> dict[str, Any]:

@@ -144,6 +144,32 @@ def is_sharded(tensor: Any) -> bool:
     return hasattr(tensor, "full_tensor")
 
 
+def local_of(tensor: Any) -> Tensor:
+    """This rank's part of a tensor, through which gradients flow."""
+    local: Tensor = tensor.to_local() if is_sharded(tensor) else tensor
+    return local
+
+
+def placed(tensor: Any) -> tuple[Any, tuple[bool, ...]]:
+    """A DTensor's mesh, and over which of its dimensions the tensor is cut."""
+    return tensor.device_mesh, tuple(not one.is_replicate() for one in tensor.placements)
+
+
+def sum_over(place: tuple[Any, tuple[bool, ...]], scalar: Tensor) -> Tensor:
+    """The sum of the ranks' scalars over what is cut, with its gradient; one all-reduce.
+
+    Made of local sums, since the gradient of a DTensor's own `sum` has a row where a rank has none.
+    """
+    from torch.distributed.tensor import DTensor, Partial, Replicate
+
+    mesh, cut = place
+    if mesh.get_coordinate() is None:
+        return scalar
+    kinds = [Partial() if one else Replicate() for one in cut]
+    whole: Tensor = DTensor.from_local(scalar, mesh, kinds, run_check=False).full_tensor()
+    return whole
+
+
 def _is_in_rows(tensor: Any) -> bool:
     from torch.distributed.tensor import Shard
 
