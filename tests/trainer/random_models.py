@@ -194,7 +194,7 @@ def accept(exchange: Path, base: str) -> None:
 
 def small_tiles(nbytes: int, replace: Callable[[Any, str, Any], None] = setattr) -> None:
     """Have tiles of the digest so small that ranks' rows end within them, as large ones' do."""
-    for where in (digest, pieces, sharedfile, store, tensorfile, weights):
+    for where in (digest, pieces, sharedfile, store, tensorfile):
         replace(where, "TILE_BYTES", nbytes)
     for where in (store, weights):
         replace(where, "TILE", 5)
@@ -264,19 +264,20 @@ def _mixed(model: nn.Module, line: Any, square: Any, draw: random.Random) -> nn.
     """Each parameter with placements of its own, some of them none."""
     from torch.distributed.tensor import Replicate, Shard
 
-    of_tied: dict[Any, nn.Parameter] = {}
+    made: dict[nn.Parameter, nn.Parameter] = {}  # once for those that are tied
     for part in model.modules():
         for name, parameter in list(part._parameters.items()):
-            if parameter is None or draw.random() < 0.1:
+            if parameter is None:
                 continue
-            places = [Replicate(), Shard(0), Shard(parameter.ndim - 1)]
-            mesh = draw.choice([line, square])
-            placements = [draw.choice(places) for _ in range(mesh.ndim)]
-            whole = parameter.detach().contiguous()
-            made = nn.Parameter(
-                distributed(whole, mesh, placements), requires_grad=parameter.requires_grad
-            )
-            part._parameters[name] = of_tied.setdefault(parameter, made)
+            if parameter not in made:
+                places = [Replicate(), Shard(0), Shard(parameter.ndim - 1)]
+                mesh = draw.choice([line, square])
+                placements = [draw.choice(places) for _ in range(mesh.ndim)]
+                cut = distributed(parameter.detach().contiguous(), mesh, placements)
+                made[parameter] = nn.Parameter(cut, requires_grad=parameter.requires_grad)
+                if draw.random() < 0.1:
+                    made[parameter] = parameter
+            part._parameters[name] = made[parameter]
     return model
 
 

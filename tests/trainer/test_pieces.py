@@ -24,7 +24,7 @@ DTYPES = {"F32": np.float32, "F64": np.float64, "I16": np.int16, "BOOL": np.bool
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (digest, pieces, sharedfile, tensorfile):
         monkeypatch.setattr(module, "TILE_BYTES", 32)
-    for module in (sharedfile, tensorfile):
+    for module in (pieces, sharedfile, tensorfile):
         monkeypatch.setattr(module, "PIECE_BYTES", 16)
 
 

@@ -130,7 +130,7 @@ def test_one_round_of_fsdp_with_four_of_ddp_with_two_and_a_plain_one_agree(excha
             updates[way] = {name: file.read(name) for name in file.tensors}
     for name, plain in updates["plain"].items():
         within = 1e-5 if name.startswith("sgd") else 1e-4
-        assert np.abs(plain).max() > 1000 * within  # there is something to agree about
+        assert np.abs(plain).max() > 100 * within  # there is something to agree about
         for way in ("ddp", "fsdp"):
             assert np.abs(updates[way][name] - plain).max() <= within, (way, name)
 

@@ -17,6 +17,9 @@ from fedtrain.contract import TILE_BYTES
 from fedtrain.digest import Digest, tensor_tiles
 from fedtrain.layout import TensorInfo, item_size
 
+PIECE_BYTES = 1024 * 1024
+"""What is read at once where a tile is looked at again."""
+
 Piece = tuple[int, int, bytes]
 """(start, stop, sha256): elements of a flattened tensor, all of them in one tile."""
 
@@ -94,9 +97,10 @@ def joint_digest(
                 digest.update(info.name, info.dtype, info.shape, index, in_tile[0][2])
             else:
                 unsettled.append((info, index, start, stop, in_tile))
-    mine = {}
-    for info, index, start, stop, in_tile in unsettled[ranks.rank :: ranks.world]:
-        mine[info.name, index] = _look(info, read(info.name, start, stop), start, in_tile)
+    mine = {
+        (info.name, index): _look(info, start, stop, in_tile, read)
+        for info, index, start, stop, in_tile in unsettled[ranks.rank :: ranks.world]
+    }
     for hashes in ranks.gather(mine):
         for (name, index), sha256 in hashes.items():
             info = tensors[name]
@@ -104,13 +108,20 @@ def joint_digest(
     return digest.hexdigest()
 
 
-def _look(info: TensorInfo, tile: memoryview, begin: int, pieces: list[Piece]) -> bytes:
-    """The tile's sha256, once every piece of it has been found in it."""
+def _look(info: TensorInfo, begin: int, end: int, pieces: list[Piece], read: Read) -> bytes:
+    """The sha256 of a tile, once every piece of it has been found in it."""
     item = item_size(info.dtype)
-    for start, stop, sha256 in pieces:
-        if hashlib.sha256(tile[(start - begin) * item : (stop - begin) * item]).digest() != sha256:
+    step = PIECE_BYTES // item
+    whole, found = hashlib.sha256(), [hashlib.sha256() for _ in pieces]
+    for at in range(begin, end, step):
+        data = read(info.name, at, min(at + step, end))
+        whole.update(data)
+        for (start, stop, _), running in zip(pieces, found, strict=True):
+            running.update(data[max(0, start - at) * item : max(0, stop - at) * item])
+    for (start, stop, sha256), running in zip(pieces, found, strict=True):
+        if running.digest() != sha256:
             raise Differs(f"{info.name!r}, elements {start} to {stop}")
-    return hashlib.sha256(tile).digest()
+    return whole.digest()
 
 
 def _covered(info: TensorInfo, found: list[Piece]) -> None:

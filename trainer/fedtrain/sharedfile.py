@@ -4,8 +4,10 @@ Rank 0 makes folder and file, with all of its space; each rank then writes the e
 its own, and flushes them, and rank 0 renames the folder. One process is the case of one rank.
 """
 
+import functools
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -96,16 +98,21 @@ class SharedWriter:
         Raises TryAgain if the file does not hold what was written, ValueError if something was not.
         """
         os.fsync(self._fd)
-        try:
-            return joint_digest(self._ranks, self._infos, self._pieces, self._read, whole=True)
-        except Differs as error:
-            sentence = f"{self._path.name} does not hold what was written: {error}"
-            raise TryAgain("ExchangeFailed", sentence) from error
+        with ExitStack() as opened:
 
-    def _read(self, name: str, start: int, stop: int) -> memoryview:
-        # Opened anew, for only then a node has to ask for what other nodes have written.
-        with TensorFile.open(self._path) as file:
-            return bytes_of(file.read(name, start, stop))
+            @functools.cache
+            def file() -> TensorFile:
+                # Opened once all have flushed: only then a node asks for what others have written.
+                return opened.enter_context(TensorFile.open(self._path))
+
+            def read(name: str, start: int, stop: int) -> memoryview:
+                return bytes_of(file().read(name, start, stop))
+
+            try:
+                return joint_digest(self._ranks, self._infos, self._pieces, read, whole=True)
+            except Differs as error:
+                sentence = f"{self._path.name} does not hold what was written: {error}"
+                raise TryAgain("ExchangeFailed", sentence) from error
 
     def close(self) -> None:
         """Flush to the disk and close."""

@@ -10,16 +10,15 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from fedtrain.contract import TILE_BYTES
 from fedtrain.layout import FLOATING
 from fedtrain.proximal import Proximal
 from fedtrain.schema import Schema
 
 Array = np.ndarray[Any, Any]
 Tiles = Iterable[tuple[int, Array]]
-TILE = TILE_BYTES // 16
-"""Elements moved at once: 4 MiB of float32, so that with what is made of them about one tile of the
-digest (16 MiB) is in memory."""
+TILE = 1 << 18
+"""Elements moved at once: 1 MiB of float32, a sixteenth of the digest's tiles, so that with all
+that is made of them about one tile is in memory."""
 
 
 @runtime_checkable
