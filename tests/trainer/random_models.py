@@ -4,9 +4,10 @@
 process and any number of ranks with any sharding must tell the same. As a program (under torchrun)
 it lives the lives of the seeds in its arguments, and rank 0 writes what they told:
 
-    torchrun --nproc-per-node 4 random_models.py FOLDER SEED ...
+    torchrun --nproc-per-node 4 random_models.py FOLDER [failures] SEED ...
 """
 
+import functools
 import json
 import os
 import random
@@ -39,7 +40,7 @@ CODECS: tuple[Mapping[str, Any] | None, ...] = (
     {"name": "Int8", "block": 64},
     {"name": "TopK", "fraction": 0.2, "block": 1024},
 )
-WAYS = ("ddp", "fsdp", "parts", "hsdp", "columns", "mixed", "compiled")
+WAYS = ("ddp", "fsdp", "parts", "hsdp", "columns", "mixed", "compiled", "tensor parallel")
 Shard = Callable[[nn.Module, int], nn.Module]
 
 
@@ -93,7 +94,7 @@ def life(
     root: Path, seed: int, shard: Shard = plain, dtype: torch.dtype | None = None
 ) -> list[str]:
     """Digests of the model that was published and of two updates, the first of them accepted."""
-    draw, codec = random.Random(seed), CODECS[seed % len(CODECS)]
+    draw, codec = random.Random(seed), CODECS[(seed + seed // len(WAYS)) % len(CODECS)]
     exchange, scratch = root / "exchange", root / "scratch"
     os.environ |= {ROOT_ENV: str(exchange), SCRATCH_ENV: str(scratch)}
 
@@ -144,7 +145,7 @@ def train(model: nn.Module, seed: int) -> None:
             noise = torch.randn(tensor.shape, generator=generator)
             if tensor not in parameters:
                 noise = (10 * noise).round() + rank()
-            change = noise.to(tensor.dtype)
+            change = noise.to(tensor.dtype).to(tensor.device)
             if hasattr(tensor, "full_tensor"):
                 mine = distributed(change, tensor.device_mesh, tensor.placements)
                 tensor.to_local().add_(mine.to_local())
@@ -166,7 +167,7 @@ def assert_loaded(tensors: Mapping[str, Any], base: Path) -> None:
             value = torch.from_numpy(file.read(aliases.get(name, name)))
             wanted = value.view(tensor.shape).to(tensor.dtype)
             whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-            assert torch.equal(whole, wanted), name
+            assert torch.equal(whole.cpu(), wanted), name
 
 
 def named(model: nn.Module) -> dict[str, Any]:
@@ -220,30 +221,42 @@ def distributed(whole: torch.Tensor, mesh: Any, placements: Any) -> Any:
 def sharded(model: nn.Module, seed: int) -> nn.Module:
     """The model in DDP, or sharded in one of the ways that there are."""
     from torch.distributed import fsdp, tensor
-    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 
-    world = dist.get_world_size()
-    line = init_device_mesh("cpu", (world,))
-    square = init_device_mesh("cpu", (2, world // 2), mesh_dim_names=("replicas", "shards"))
+    world, (line, square) = dist.get_world_size(), meshes(dist.get_world_size())
     way = WAYS[seed % len(WAYS)]
     if way == "ddp":
         return nn.parallel.DistributedDataParallel(model)
     if way == "mixed":
         return _mixed(model, line, square, random.Random(seed))
     _contiguous(model)
+    tied = getattr(model, "embed", None), getattr(model, "head", None)
+    parts = [part for part in model.children() if part not in tied]
+    if way == "tensor parallel":  # and FSDP over it: no rank has rows that follow each other
+        for part in parts:
+            if isinstance(part, nn.Linear):
+                parallelize_module(part, square["shards"], ColwiseParallel())
+        fsdp.fully_shard(model, mesh=square["replicas"])
+        return model
     options: dict[str, Any] = {"mesh": square if way == "hsdp" else line}
     if way == "columns":
         options["shard_placement_fn"] = lambda p: tensor.Shard(
             1 if p.ndim > 1 and p.shape[1] % world == 0 else 0
         )
-    if way in ("parts", "hsdp"):
-        for part in model.children():
-            if part is not getattr(model, "embed", None) and part is not getattr(
-                model, "head", None
-            ):
-                fsdp.fully_shard(part, **options)
+    for part in parts if way in ("parts", "hsdp") else ():
+        fsdp.fully_shard(part, **options)
     fsdp.fully_shard(model, **options)
     return torch.compile(model) if way == "compiled" else model
+
+
+@functools.cache
+def meshes(world: int) -> tuple[Any, Any]:
+    """All ranks in a line, and two lines of half of them."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    names = ("replicas", "shards")
+    square = init_device_mesh("cpu", (2, world // 2), mesh_dim_names=names)
+    return init_device_mesh("cpu", (world,)), square
 
 
 def sharded_by_rows(model: nn.Module) -> nn.Module:
@@ -282,12 +295,16 @@ def _mixed(model: nn.Module, line: Any, square: Any, draw: random.Random) -> nn.
 
 
 def main() -> None:
-    folder, seeds = Path(sys.argv[1]), [int(word) for word in sys.argv[2:]]
+    folder, words = Path(sys.argv[1]), sys.argv[2:]
     dist.init_process_group("gloo")
+    if "failures" in words:
+        from tests.trainer.failing_ranks import failures
+
+        words.remove("failures")
+        said = failures(folder / "failures")
+        (folder / f"failures-{rank()}.json").write_text(json.dumps(said))
     small_tiles(64)
-    told = {}
-    for seed in seeds:
-        told[seed] = life(folder / str(seed), seed, sharded)
+    told = {seed: life(folder / seed, int(seed), sharded) for seed in words}
     if rank() == 0:
         (folder / "told.json").write_text(json.dumps(told))
     dist.destroy_process_group()

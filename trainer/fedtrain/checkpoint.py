@@ -60,9 +60,9 @@ class ModuleWeights:
         self.schema = Schema.of(
             _spec(names, self._tensors[owner], kinds[owner]) for owner, names in tied.items()
         )
-        ranks = ranks or Alone()
-        self._held = {owner: held(self._tensors[owner], ranks) for owner in tied}
         self.sharded = any(is_sharded(tensor) for tensor in self._tensors.values())
+        together = ranks if self.sharded and ranks is not None else Alone()
+        self._held = {owner: held(self._tensors[owner], together) for owner in tied}
 
     def names(self) -> Mapping[str, str]:
         return self._names

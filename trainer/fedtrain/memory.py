@@ -110,13 +110,13 @@ class Saving:
         self, memory: Memory, schema: Schema, *, feedback: bool, ranks: Ranks | None = None
     ) -> None:
         task = memory.task
-        if feedback and not memory.lasting:
+        self._ranks = ranks or Alone()
+        if feedback and not memory.lasting and self._ranks.rank == 0:
             _say_once(
                 f"{SCRATCH_ENV} is not set: what the codec leaves out of this update is lost; "
                 "give this participant scratch"
             )
         self.feedback = feedback and memory.lasting
-        self._ranks = ranks or Alone()
         self._memory = memory
         self._schema = schema
         self._target = memory.folder / f"{task.round}-{task.attempt}"

@@ -108,8 +108,9 @@ def rounds(
     """Yield each round that this process trains; load, publish and evaluate as the task says.
 
     model: a torch module (plain, wrapped in DDP or torch.compile, or sharded by fully_shard) or a
-    mapping of names to numpy arrays, changed in place. optimizer: its state is reset when a round begins. evaluate:
-    model -> metrics by name; the key "samples" says over how many samples they are the mean.
+    mapping of names to numpy arrays, changed in place. optimizer: its state is reset when a round
+    begins. evaluate: model -> metrics by name; the key "samples" says over how many samples they
+    are the mean.
     Errors: ContractError if script and federation disagree, DataError for unusable numbers.
     """
     text = os.environ.get(TASK_ENV)
