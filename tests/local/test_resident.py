@@ -12,7 +12,7 @@ pytestmark = pytest.mark.processes
 
 Three = Callable[..., dict[str, list[str]]]
 
-DDP = '''
+DDP = """
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
@@ -29,7 +29,7 @@ for rnd in rounds(model, optimizer=optimizer, evaluate=lambda m: {"bias": m.bias
         optimizer.step()
     rnd.submit(samples=16)
 print("the script came to its end")
-'''
+"""
 
 
 def pids(federation: Any, name: str) -> list[int]:
@@ -62,7 +62,7 @@ def test_one_that_is_killed_comes_back_and_changes_nothing(
     federation.wait_for(lambda: federation.round >= 3)
     for pid in pids(federation, "linear-train-1-b-1"):
         os.kill(pid, signal.SIGKILL)
-    out, err = running.communicate(timeout=120)
+    _, err = running.communicate(timeout=120)
     assert running.returncode == 0, err
     assert federation.digest == undisturbed.digest
     logs = sorted(path.name for path in (federation.out / "logs").glob("*-train-*"))
@@ -77,7 +77,7 @@ def test_a_hub_that_is_killed_is_made_again_and_changes_nothing(
     federation.wait_for(lambda: federation.round >= 3)
     for pid in pids(federation, "linear-prepare-0-1"):
         os.kill(pid, signal.SIGKILL)
-    out, err = running.communicate(timeout=120)
+    _, err = running.communicate(timeout=120)
     assert running.returncode == 0, err
     assert federation.digest == undisturbed.digest
     assert len(list((federation.out / "logs").glob("*-train-*"))) == 3, "nobody lost its place"
@@ -106,9 +106,7 @@ def test_a_script_that_fails_in_a_later_round_is_told_with_its_reason(
     assert again["state"] == "Accepted"
 
 
-def test_two_ranks_of_torch_stay_and_give_the_same_bytes(
-    a_federation: Any, tmp_path: Path
-) -> None:
+def test_two_ranks_of_torch_stay_and_give_the_same_bytes(a_federation: Any, tmp_path: Path) -> None:
     digests = {}
     for mode in ("Resident", "PerRound"):
         (tmp_path / mode).mkdir()

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from fedtrain.models import weights_of
 from fedtrain.session import Session, agree, checked_metrics
 from fedtrain.store import Submission
 from fedtrain.tensorfile import TensorFile, TensorWriter, digest_file, plan
+from tests.trainer.threads import Threads
 
 pytestmark = pytest.mark.processes
 
@@ -379,25 +379,6 @@ def test_every_rank_raises_its_own_error_or_else_the_first() -> None:
         with pytest.raises(ContractError) as raised:
             agree(told, rank)
         assert raised.value is expected
-
-
-class Threads:
-    """Ranks that are threads of this process, for what must hold whatever carries the words."""
-
-    def __init__(self, world: int) -> None:
-        self.world, self.barrier = world, threading.Barrier(world, timeout=10)
-        self.said: list[Any] = [None] * world
-
-    def of(self, rank: int) -> Any:
-        def gather(mine: Any) -> list[Any]:
-            self.said[rank] = mine
-            self.barrier.wait()
-            told = list(self.said)
-            self.barrier.wait()
-            return told
-
-        tell = lambda value: gather(value)[0]  # noqa: E731
-        return SimpleNamespace(rank=rank, world=self.world, gather=gather, tell=tell)
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,10 @@ class Seen:
     def schema(self) -> Schema:
         return self._inner.schema
 
+    @property
+    def sharded(self) -> bool:
+        return self._inner.sharded
+
     def names(self) -> Mapping[str, str]:
         return self._inner.names()
 
@@ -163,8 +167,8 @@ class Seen:
     def values(self, name: str) -> Iterator[tuple[int, Array]]:
         return self._inner.values(name)
 
-    def deltas(self, name: str, base: Tiles) -> Iterator[tuple[int, Array]]:
-        return self._inner.deltas(name, base)
+    def deltas(self, name: str, base: Tiles, unit: int = 1) -> Iterator[tuple[int, Array]]:
+        return self._inner.deltas(name, base, unit)
 
     def proximal(self, mu: float) -> Proximal:
         return self._inner.proximal(mu)
@@ -186,8 +190,8 @@ class Scaled(Seen):
     def values(self, name: str) -> Iterator[tuple[int, Array]]:
         return self._large(name, self._inner.values(name))
 
-    def deltas(self, name: str, base: Tiles) -> Iterator[tuple[int, Array]]:
-        return self._large(name, self._inner.deltas(name, self._small(name, base)))
+    def deltas(self, name: str, base: Tiles, unit: int = 1) -> Iterator[tuple[int, Array]]:
+        return self._large(name, self._inner.deltas(name, self._small(name, base), unit))
 
     def _large(self, name: str, tiles: Tiles) -> Iterator[tuple[int, Array]]:
         scale = self._scaling.get(name)

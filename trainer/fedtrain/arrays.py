@@ -15,6 +15,8 @@ from fedtrain.weights import Array, Tiles, published_dtype, tile_starts
 class ArrayWeights:
     """A mapping of names to numpy arrays, changed in place."""
 
+    sharded = False
+
     def __init__(self, arrays: Mapping[str, Any]) -> None:
         self._arrays = arrays
         self.schema = Schema.of(_spec(name, array) for name, array in arrays.items())
@@ -44,7 +46,7 @@ class ArrayWeights:
             tile = flat[start:stop]
             yield start, tile.astype(np.float32) if tile.dtype.kind == "f" else tile
 
-    def deltas(self, name: str, base: Tiles) -> Iterator[tuple[int, Array]]:
+    def deltas(self, name: str, base: Tiles, unit: int = 1) -> Iterator[tuple[int, Array]]:
         flat = self._flat(name)
         wide = np.promote_types(flat.dtype, np.float32)
         for start, tile in base:

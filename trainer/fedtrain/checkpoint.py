@@ -1,4 +1,4 @@
-"""A torch module as named tensors: what its names are, what is tied, and how tiles get in and out.
+"""A torch module as named tensors: what its names are, what is tied; `sharding` moves its tiles.
 
 Names are those of the plain module: the wrappers' own parts (`module.` of DDP, `_orig_mod.` of
 torch.compile, those of FSDP and activation checkpointing) are left out, so that a wrapped and an
@@ -6,15 +6,18 @@ unwrapped model are one model. Dtype and device of the module are kept; one tile
 host.
 """
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fedtrain.collective import Alone, Ranks
 from fedtrain.errors import ContractError
 from fedtrain.schema import Schema, TensorSpec
-from fedtrain.weights import Array, Tiles, tile_starts
+from fedtrain.sharding import held, is_sharded, local_of, placed, sum_over
+from fedtrain.weights import Array, Tiles
 
 _WRAPPER_NAMES = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _DTYPES: Mapping[torch.dtype, str] = {
@@ -30,9 +33,16 @@ _DTYPES: Mapping[torch.dtype, str] = {
 class ModuleWeights:
     """The parameters and persistent buffers of a module, by their published names."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, ranks: Ranks | None = None) -> None:
+        """ranks: as the session has them; needed where the module is sharded."""
         if any(type(part).__name__ == "FullyShardedDataParallel" for part in module.modules()):
-            raise _unsupported("", "is wrapped in FSDP; pass the module before it is wrapped")
+            raise _unsupported(
+                "",
+                "is wrapped in FullyShardedDataParallel (FSDP1), whose flat parameters have no "
+                "rows; use torch.distributed.fsdp.fully_shard (FSDP2)",
+            )
+        self._parts: list[Any] = [part for part in module.modules() if _is_fully_sharded(part)]
+        self._reshard()
         self._tensors: dict[str, Tensor] = {}
         kinds: dict[str, bool] = {}
         for name, tensor, is_parameter in self._named(module):
@@ -50,6 +60,9 @@ class ModuleWeights:
         self.schema = Schema.of(
             _spec(names, self._tensors[owner], kinds[owner]) for owner, names in tied.items()
         )
+        self.sharded = any(is_sharded(tensor) for tensor in self._tensors.values())
+        together = ranks if self.sharded and ranks is not None else Alone()
+        self._held = {owner: held(self._tensors[owner], together) for owner in tied}
 
     def names(self) -> Mapping[str, str]:
         return self._names
@@ -60,40 +73,31 @@ class ModuleWeights:
 
     @torch.no_grad()
     def fill(self, name: str, tiles: Tiles) -> None:
-        tensor = self._tensors[name].detach()
-        # A view where there is one; a channels_last weight is filled by way of a copy.
-        flat = tensor.view(-1) if tensor.is_contiguous() else torch.empty_like(tensor).reshape(-1)
-        for start, tile in tiles:
-            flat[start : start + tile.size].copy_(torch.from_numpy(tile))
-        if not tensor.is_contiguous():
-            tensor.copy_(flat.view(tensor.shape))
+        self._reshard()
+        self._held[name].fill(tiles)
 
     def values(self, name: str) -> Iterator[tuple[int, Array]]:
-        flat = self._flat(name)
-        floating = flat.is_floating_point()
-        for start, stop in tile_starts(flat.numel()):
-            tile = flat[start:stop]
-            yield start, _numpy(tile.to(torch.float32) if floating else tile)
+        return self._held[name].values()
 
-    def deltas(self, name: str, base: Tiles) -> Iterator[tuple[int, Array]]:
-        flat = self._flat(name)
-        wide = torch.promote_types(flat.dtype, torch.float32)
-        for start, tile in base:
-            local = flat[start : start + tile.size]
-            loaded = torch.from_numpy(tile).to(flat.device).to(flat.dtype)
-            yield start, _numpy((local.to(wide) - loaded.to(wide)).to(torch.float32))
+    def deltas(self, name: str, base: Tiles, unit: int = 1) -> Iterator[tuple[int, Array]]:
+        return self._held[name].deltas(base, unit)
 
     def proximal(self, mu: float) -> "TensorProximal":
         return TensorProximal([self._tensors[spec.name] for spec in self.schema.tensors], mu)
 
-    def _flat(self, name: str) -> Tensor:
-        return self._tensors[name].detach().reshape(-1)
+    def _reshard(self) -> None:
+        """Have FSDP2 forget what it gathered: after an evaluation the root still has its own
+        parameters whole, and would go on with them, whatever is loaded into the shards."""
+        for part in self._parts:
+            part.reshard()
 
 
 class TensorProximal:
     """FedProx's term for a module: over those parameters that were trainable when the round began.
 
-    The copies follow their parameters to another device.
+    The copies follow their parameters to another device, and lie on the ranks as they do. Of a
+    sharded module `term` is collective: every rank has the whole value, and the gradient of its own
+    rows.
     """
 
     def __init__(self, parameters: Iterable[Tensor], mu: float) -> None:
@@ -106,12 +110,20 @@ class TensorProximal:
         self.asked = True
         device = self._parameters[0].device if self._parameters else None
         total: Tensor = torch.zeros((), device=device)
+        sums: dict[Any, Tensor] = {}
         for index, begin in enumerate(self._begin):
             parameter = self._parameters[index]
             if begin.device != parameter.device:
                 begin = self._begin[index] = begin.to(parameter.device)
             wide = torch.promote_types(parameter.dtype, torch.float32)
-            total = total + (parameter - begin).to(wide).square().sum().to(device)
+            way = (local_of(parameter) - local_of(begin)).to(wide).square().sum()
+            if is_sharded(parameter):
+                place = placed(parameter)
+                sums[place] = sums[place] + way if place in sums else way
+            else:
+                total = total + way.to(device)
+        for place, way in sums.items():
+            total = total + sum_over(place, way).to(device)
         return total * (self._mu / 2)
 
     def gradients(self) -> dict[str, Any]:
@@ -136,6 +148,11 @@ def named_tensors(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Te
             yield from named_tensors(child, prefix if wraps else f"{prefix}{name}.")
 
 
+def _is_fully_sharded(part: nn.Module) -> bool:
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and isinstance(part, fsdp.FSDPModule)
+
+
 def _is_parallel(part: nn.Module) -> bool:
     """DDP and DataParallel keep the user's module as `.module`; a user may use that name, too."""
     parallel = (nn.parallel.DistributedDataParallel, nn.DataParallel)
@@ -143,8 +160,11 @@ def _is_parallel(part: nn.Module) -> bool:
 
 
 def _place(tensor: Tensor) -> tuple[object, ...]:
-    """Equal for tied tensors: the same elements of the same memory."""
-    if tensor.numel() == 0:
+    """Equal for tied tensors: the same elements of the same memory.
+
+    A DTensor's memory says nothing where a rank has no row of it, and all ranks must agree.
+    """
+    if tensor.numel() == 0 or is_sharded(tensor):
         return (id(tensor),)
     return (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
 
@@ -165,8 +185,8 @@ def _check(name: str, tensor: Any) -> None:
         raise _unsupported(name, "is lazy: run one forward pass before rounds(...)")
     if tensor.device.type == "meta":
         raise _unsupported(name, "is on the meta device: materialise it before rounds(...)")
-    if hasattr(tensor, "full_tensor"):
-        raise _unsupported(name, "is sharded (DTensor); pass the module before it is sharded")
+    if is_sharded(tensor) and any(one.is_partial() for one in tensor.placements):
+        raise _unsupported(name, "is a DTensor of partial sums; give it another placement")
     if tensor.layout != torch.strided or not (
         tensor.is_floating_point() or tensor.dtype in _DTYPES
     ):
@@ -176,8 +196,3 @@ def _check(name: str, tensor: Any) -> None:
 def _unsupported(name: str, why: str) -> ContractError:
     subject = f"tensor {name!r}" if name else "the model"
     return ContractError("ModelUnsupported", f"rounds(model): {subject} {why}")
-
-
-def _numpy(tensor: Tensor) -> Array:
-    array: Array = tensor.cpu().numpy()
-    return array

@@ -31,12 +31,14 @@ from typing import Self
 import numpy as np
 
 from fedtrain import publication
+from fedtrain.collective import Alone, Ranks
 from fedtrain.contract import SCRATCH_ENV, ParticipantTask, training_folder
 from fedtrain.errors import TryAgain
 from fedtrain.layout import plan
 from fedtrain.schema import Schema
+from fedtrain.sharedfile import SharedPublication, SharedWriter
 from fedtrain.state import STATE_FILE, State, read_state
-from fedtrain.tensorfile import TensorFile, TensorWriter
+from fedtrain.tensorfile import TensorFile
 from fedtrain.weights import Array
 
 RESIDUAL_FILE = "residual.safetensors"
@@ -104,9 +106,12 @@ class Memory:
 class Saving:
     """The state of one attempt about to be saved: leave residuals, then `commit`; a context."""
 
-    def __init__(self, memory: Memory, schema: Schema, *, feedback: bool) -> None:
+    def __init__(
+        self, memory: Memory, schema: Schema, *, feedback: bool, ranks: Ranks | None = None
+    ) -> None:
         task = memory.task
-        if feedback and not memory.lasting:
+        self._ranks = ranks or Alone()
+        if feedback and not memory.lasting and self._ranks.rank == 0:
             _say_once(
                 f"{SCRATCH_ENV} is not set: what the codec leaves out of this update is lost; "
                 "give this participant scratch"
@@ -115,11 +120,11 @@ class Saving:
         self._memory = memory
         self._schema = schema
         self._target = memory.folder / f"{task.round}-{task.attempt}"
-        label = f"{task.round}-{task.attempt}-"
-        self._new = publication.Publication(self._target, STATE_FILE, label=label)
+        self._label = f"{task.round}-{task.attempt}-"
+        self._new = SharedPublication(self._ranks, self._target, STATE_FILE, self._label)
         self._opened = ExitStack()
         self._before: TensorFile | None = None
-        self._after: TensorWriter | None = None
+        self._after: SharedWriter | None = None
 
     def __enter__(self) -> Self:
         if self.feedback:
@@ -129,8 +134,9 @@ class Saving:
                 self._before = self._memory.residual()
                 if self._before is not None:
                     opened.enter_context(self._before)
-                path = opened.enter_context(self._new).path
-                self._after = opened.enter_context(TensorWriter(path / RESIDUAL_FILE, infos))
+                self._on_one_volume()
+                path = opened.enter_context(self._new).path / RESIDUAL_FILE
+                self._after = opened.enter_context(SharedWriter(self._ranks, path, infos))
                 self._opened = opened.pop_all()
         return self
 
@@ -162,17 +168,26 @@ class Saving:
         what counts is what goes with the update that is about to be.
         """
         with _told("StateNotSaved"):
-            if self._target.exists():
+            first = self._ranks.rank == 0
+            if first and self._target.exists():
                 shutil.rmtree(self._target)
-            if state and not self._memory.lasting:
+            if first and state and not self._memory.lasting:
                 _say_once(f"{SCRATCH_ENV} is not set: rnd.state is kept for this process only")
             if self._after is not None:
                 self._after.close()
-                self._new.commit(state.write(self._new.path))
-            elif state:
-                with self._new as new:
+                self._new.commit(state.write(self._new.path) if first else "")
+            elif first and state:
+                with publication.Publication(self._target, STATE_FILE, self._label) as new:
                     new.commit(state.write(new.path))
-            self._memory.prune()
+            if first:
+                self._memory.prune()
+
+    def _on_one_volume(self) -> None:
+        """Raises TryAgain unless all ranks find what the last accepted update left, or none."""
+        found = self._ranks.gather(self._before is not None)
+        if len(set(found)) > 1:
+            sentence = f"the state on {SCRATCH_ENV}: rank {found.index(False)} does not find it"
+            raise TryAgain("StateUnreadable", f"{sentence}; nodes need one ReadWriteMany claim")
 
 
 def _root_of_this_process() -> Path:

@@ -5,20 +5,24 @@ from typing import Any
 
 from fedtrain.adapters import adapting
 from fedtrain.arrays import ArrayWeights
+from fedtrain.collective import Ranks
 from fedtrain.errors import ContractError
 from fedtrain.proximal import ArrayProximal, Proximal
 from fedtrain.weights import Weights
 
 
-def weights_of(model: Any, adapters: Mapping[str, Any] | None = None) -> Weights:
+def weights_of(
+    model: Any, ranks: Ranks | None = None, adapters: Mapping[str, Any] | None = None
+) -> Weights:
     """The tensors of a torch module, of a PeftModel's adapter or of a mapping of numpy arrays.
 
-    adapters: as the task has them. Raises ContractError.
+    ranks: those that hold the model with this one, if there are any. adapters: as the task has
+    them. Raises ContractError.
     """
-    return adapting(_weights_of(model), adapters)
+    return adapting(_weights_of(model, ranks), adapters)
 
 
-def _weights_of(model: Any) -> Weights:
+def _weights_of(model: Any, ranks: Ranks | None) -> Weights:
     if isinstance(model, Mapping):
         return ArrayWeights(model)
     if hasattr(model, "named_parameters"):
@@ -26,7 +30,9 @@ def _weights_of(model: Any) -> Weights:
         from fedtrain.peftmodel import PeftWeights, peft_model
 
         adapted = peft_model(model)
-        return ModuleWeights(model) if adapted is None else PeftWeights(adapted)
+        if adapted is not None:
+            return PeftWeights(adapted, ranks)
+        return ModuleWeights(model, ranks)
     kind = type(model).__name__
     raise ContractError(
         "ModelUnsupported",

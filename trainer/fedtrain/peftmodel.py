@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fedtrain.checkpoint import ModuleWeights, named_tensors
+from fedtrain.collective import Ranks
 from fedtrain.errors import ContractError
 
 _WRAPPERS = ("module", "_orig_mod")
@@ -34,9 +35,9 @@ class PeftWeights(ModuleWeights):
     scaling: published name of a tensor of B → α/r of its layer, as the layer applies it.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, ranks: Ranks | None = None) -> None:
         self._adapter = _active(model)
-        super().__init__(model)
+        super().__init__(model, ranks)
         self.scaling: Mapping[str, float] = dict(_scaling(model, self._adapter, self.names()))
 
     def freeze(self, names: Collection[str]) -> None:

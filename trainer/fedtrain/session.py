@@ -15,7 +15,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, TypeVar, cast
@@ -34,6 +34,7 @@ from fedtrain.contract import (
     result_of,
 )
 from fedtrain.errors import ContractError, DataError, FedtrainError
+from fedtrain.meeting import Meeting
 from fedtrain.models import weights_of, without_term
 from fedtrain.proximal import UNUSED, Proximal
 from fedtrain.state import State
@@ -114,11 +115,12 @@ def rounds(
 ) -> Iterator[Round]:
     """Yield each round that this process trains; load, publish and evaluate as the task says.
 
-    model: a torch module (plain, or wrapped in DDP or torch.compile) or a mapping of names to
-    numpy arrays, changed in place; of a PeftModel the adapter travels alone. optimizer: its state
-    is reset when a round begins. evaluate: model -> metrics by name; the key "samples" says over
-    how many samples they are the mean. files: name -> text, what lies beside each global model, so
-    that others can open it: config.json, tokenizer.json, adapter_config.json.
+    model: a torch module (plain, wrapped in DDP or torch.compile, or sharded by fully_shard) or a
+    mapping of names to numpy arrays, changed in place; of a PeftModel the adapter travels alone.
+    optimizer: its state is reset when a round begins. evaluate: model -> metrics by name; the key
+    "samples" says over how many samples they are the mean. files: name -> text, what lies beside
+    each global model, so that others can open it: config.json, tokenizer.json,
+    adapter_config.json.
     Errors: ContractError if script and federation disagree, DataError for unusable numbers.
     """
     text = os.environ.get(TASK_ENV)
@@ -133,7 +135,7 @@ def rounds(
     if not isinstance(first, ParticipantTask):
         raise ContractError("BadTask", f"{TASK_ENV} holds a {type(first).__name__}")
     root = Path(os.environ.get(ROOT_ENV, MOUNT))
-    ranks = collective.join(torch_model=not isinstance(model, Mapping))
+    ranks = Meeting(collective.join(torch_model=not isinstance(model, Mapping)))
     work = Work(root, first, ranks)
     for task in work.tasks():
         store = Store(root=root, task=task)
@@ -142,7 +144,9 @@ def rounds(
             _say(f"{task.output} has its receipt already: that is the result")
             work.done(task, receipt)
             continue
-        weights = weights_of(model, task.adapters)
+        weights = weights_of(model, ranks, task.adapters)
+        if weights.sharded:
+            store = replace(store, ranks=ranks)
         session = Session(store=store, ranks=ranks, weights=weights, files=files, done=work.done)
         yield from session.carried_out(model, optimizer, evaluate)
 
@@ -191,7 +195,7 @@ class Session:
     """One task carried out by the ranks of one participant, who all end the same way."""
 
     store: Store
-    ranks: Ranks
+    ranks: Meeting
     weights: Weights
     done: Callable[[ParticipantTask, str], None]
     """Told at once of what was published, so that others need not wait for the script's rest."""
@@ -206,7 +210,7 @@ class Session:
         if task.role is Role.INIT:
             self.publish(lambda: self.store.publish_untrained(self.weights, self.files, base))
             return
-        self.store.load(self.weights)
+        self.ranks.act(lambda: self.store.load(self.weights))
         if hasattr(optimizer, "state"):
             optimizer.state.clear()
         seeds.reseed(seeds.derive(task.seed, task.round, task.participant, self.ranks.rank))
@@ -261,11 +265,16 @@ class Session:
         submission = Submission(
             samples=samples, metrics=metrics, seconds=time.monotonic() - started
         )
-        self.publish(lambda: self.store.publish_evaluation(submission))
+        receipt = self.together(lambda: self.store.publish_evaluation(submission))
+        self.done(self.store.task, receipt)
 
     def publish(self, act: Callable[[], str]) -> None:
-        """Publish on rank 0; `act` gives the receipt that counts."""
-        self.done(self.store.task, self.together(act))
+        """Publish where the model is: on all ranks if it is sharded, else on rank 0.
+
+        act: gives the receipt that counts.
+        """
+        receipt = self.ranks.act(act) if self.weights.sharded else self.together(act)
+        self.done(self.store.task, receipt)
 
     def together(self, act: Callable[[], T]) -> T:
         """Do it on rank 0 and tell all ranks what came of it; they raise the same error."""

@@ -2,15 +2,15 @@
 
 Every byte of the global model that is read is hashed, on loading and again when the update is
 computed, so that a delta is relative to the very bytes that the receipt names. Tensors pass through
-in tiles; nothing here knows a framework or a rank.
+in tiles; nothing here knows a framework. The ranks of a sharded model do all of it together, each
+with its own part; of any other model rank 0 publishes.
 """
 
 import contextlib
 import errno
-import hashlib
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -18,11 +18,13 @@ import numpy as np
 
 from fedtrain import basemodel, codecs, modeltexts, publication
 from fedtrain.adapters import CONFIG_FILE, check_frozen, cut, narrowed, unscaled_config
+from fedtrain.collective import Alone, Ranks
 from fedtrain.contract import (
     MANIFEST_FILE,
     MODEL_FILE,
     RECEIPT_FILE,
     SCHEMA_FILE,
+    TILE_BYTES,
     UPDATE_FILE,
     ModelRef,
     ParticipantTask,
@@ -31,14 +33,16 @@ from fedtrain.contract import (
     parted_digest,
 )
 from fedtrain.errors import ContractError, DataError, ExchangeError, TryAgain
-from fedtrain.layout import TensorFileError
+from fedtrain.layout import TensorFileError, item_size
 from fedtrain.manifest import Manifest
 from fedtrain.memory import Memory, Saving
 from fedtrain.modelfiles import ModelFiles, open_model
+from fedtrain.pieces import Differs, Pieces, joint_digest
 from fedtrain.schema import Schema, TensorSpec
+from fedtrain.sharedfile import SharedPublication, SharedWriter
 from fedtrain.state import State
-from fedtrain.tensorfile import Digest, TensorWriter, bytes_of, read_text, tensor_tiles
-from fedtrain.weights import Array, Weights, runs
+from fedtrain.tensorfile import bytes_of, read_text
+from fedtrain.weights import TILE, Array, Weights, runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +63,14 @@ UNMOVED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """One task's view of the exchange; `root` is the training's folder."""
+    """One task's view of the exchange; `root` is the training's folder.
+
+    ranks: those that load and publish together; by themselves if the model is not sharded.
+    """
 
     root: Path
     task: ParticipantTask
+    ranks: Ranks = field(default_factory=Alone)
 
     @property
     def output(self) -> Path:
@@ -100,8 +108,9 @@ class Store:
         Raises ContractError (BadFiles).
         """
         schema, files = weights.schema, self._files(files or {})
-        with _told_as_ours(), publication.Publication(self.output, MANIFEST_FILE) as new:
-            with TensorWriter(new.path / MODEL_FILE, schema.layout(), {"format": "pt"}) as file:
+        with _told_as_ours(), SharedPublication(self.ranks, self.output, MANIFEST_FILE) as new:
+            path, marks = new.path / MODEL_FILE, {"format": "pt"}
+            with SharedWriter(self.ranks, path, schema.layout(), marks) as file:
                 for spec in schema.tensors:
                     for start, tile in weights.values(spec.name):
                         file.write(spec.name, start, _finite(spec, tile))
@@ -158,25 +167,23 @@ class Store:
         moved = False
         with (
             _told_as_ours(),
-            publication.Publication(self.output) as new,
+            SharedPublication(self.ranks, self.output) as new,
             self._base() as base,
-            Saving(self.memory(), base.schema, feedback=feedback) as saving,
+            Saving(self.memory(), base.schema, feedback=feedback, ranks=self.ranks) as saving,
         ):
             layout = codecs.update_schema(base.schema, codec).layout()
-            with TensorWriter(new.path / UPDATE_FILE, layout) as file:
+            with SharedWriter(self.ranks, new.path / UPDATE_FILE, layout) as file:
                 for spec in base.schema.tensors:
-                    tiles = base.tiles(spec.name)
                     if spec.kind == "frozen":
-                        check_frozen(spec.name, weights.deltas(spec.name, tiles))
+                        check_frozen(spec.name, weights.deltas(spec.name, base.tiles(spec.name)))
                         continue
+                    own = codec if spec.kind == "parameter" else None
+                    unit = own.unit if own else None
                     if spec.kind == "integer":
-                        for _ in tiles:  # hashed all the same
-                            pass
                         changed = weights.values(spec.name)
                     else:
-                        changed = weights.deltas(spec.name, tiles)
-                    own = codec if spec.kind == "parameter" else None
-                    for start, tile in runs(changed, own.unit if own else None):
+                        changed = weights.deltas(spec.name, base.tiles(spec.name), unit or 1)
+                    for start, tile in runs(changed, unit):
                         moved = moved or (spec.kind != "integer" and bool(tile.any()))
                         if own is None:
                             file.write(spec.name, start, _finite(spec, tile))
@@ -184,7 +191,7 @@ class Store:
                             _write_encoded(file, own, saving, spec, start, tile)
                 digest = file.digest()
             base.verify()
-            if not moved:
+            if not any(self.ranks.gather(moved)) and self.ranks.rank == 0:
                 # Legal, but nearly always a script that trained a copy.
                 print(f"fedtrain: {UNMOVED}", file=sys.stderr, flush=True)
             receipt = self._receipt(submission, digest, file.size)
@@ -234,7 +241,7 @@ class Store:
             file = open_model(folder)
         except (OSError, ValueError) as error:
             raise TryAgain("BaseUnreadable", f"{self._model.path}: {error}") from error
-        return Base(file, schema, self._model, (self.task.adapters or {}).get("rank"))
+        return Base(file, schema, self._model, self.ranks, (self.task.adapters or {}).get("rank"))
 
     def _files(self, files: Mapping[str, str]) -> dict[str, str]:
         """What travels with the model, as it has to be. Raises ContractError (BadFiles)."""
@@ -255,14 +262,20 @@ class Base:
     """
 
     def __init__(
-        self, file: ModelFiles, schema: Schema, model: ModelRef, rank: int | None = None
+        self,
+        file: ModelFiles,
+        schema: Schema,
+        model: ModelRef,
+        ranks: Ranks | None = None,
+        rank: int | None = None,
     ) -> None:
         self.schema = narrowed(schema, rank)
         self._whole = schema
         self._shapes = {spec.name: spec.shape for spec in self.schema.tensors}
         self._file = file
         self._model = model
-        self._digest = Digest()
+        self._ranks = ranks or Alone()
+        self._pieces = Pieces()
 
     def __enter__(self) -> Self:
         sentence = self._whole.difference(self._file.tensors.values())
@@ -274,30 +287,67 @@ class Base:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def tiles(self, name: str) -> Iterator[tuple[int, Array]]:
-        """(start, values) of each tile; bf16 is widened, for numpy has none."""
-        return cut(self._tiles(name), self._file.tensors[name].shape, self._shapes[name])
+    def tiles(self, name: str) -> Tiles:
+        """A tensor's values, to be read once; bf16 is widened, for numpy has none."""
+        whole, own = self._file.tensors[name].shape, self._shapes[name]
+        tiles = BaseTiles(self, name)
+        return tiles if whole == own else cut(tiles, whole, own)
 
-    def _tiles(self, name: str) -> Iterator[tuple[int, Array]]:
+    def between(self, name: str, start: int, stop: int) -> Iterator[tuple[int, Array]]:
+        """(start, values) of elements [start, stop) in pieces that lie within tiles."""
         info = self._file.tensors[name]
-        for index, start, stop in tensor_tiles(info):
-            try:
-                tile = self._file.read(name, start, stop)
-            except (OSError, TensorFileError) as error:
-                raise TryAgain("BaseUnreadable", f"{self._model.path}: {error}") from error
-            sha256 = hashlib.sha256(bytes_of(tile)).digest()
-            self._digest.update(name, info.dtype, info.shape, index, sha256)
-            if info.dtype == "BF16":
-                tile = codecs.widened(tile)
-            if tile.size:
-                yield start, tile
+        tile = TILE_BYTES // item_size(info.dtype)
+        at = start
+        while at < stop:
+            end = min(stop, at + TILE, (at // tile + 1) * tile)
+            piece = self._read(name, at, end)
+            self._pieces.add(info, at, bytes_of(piece))
+            yield at, codecs.widened(piece) if info.dtype == "BF16" else piece
+            at = end
+
+    def count(self, name: str) -> int:
+        return self._file.tensors[name].count
 
     def verify(self) -> None:
-        """Raises TryAgain unless everything was read and is what the task names."""
-        digest, (wanted, _) = self._digest.hexdigest(), parted_digest(self._model.digest)
+        """Raises TryAgain unless the file is what the task names, and what was read is its.
+
+        What no rank has read is read here, for it is part of the digest. Collective.
+        """
+        try:
+            digest = joint_digest(
+                self._ranks,
+                self._file.tensors,
+                self._pieces,
+                lambda name, start, stop: bytes_of(self._read(name, start, stop)),
+                whole=False,
+            )
+        except Differs as error:
+            sentence = f"{self._model.path} was changed while it was read: {error}"
+            raise TryAgain("BaseDigestMismatch", sentence) from error
+        wanted, _ = parted_digest(self._model.digest)
         if digest != wanted:
             sentence = f"{self._model.path} has digest {digest}, not {wanted}"
             raise TryAgain("BaseDigestMismatch", sentence)
+
+    def _read(self, name: str, start: int, stop: int) -> Array:
+        try:
+            return self._file.read(name, start, stop)
+        except (OSError, TensorFileError) as error:
+            raise TryAgain("BaseUnreadable", f"{self._model.path}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class BaseTiles:
+    """One tensor of the base: all of it, or the elements that a rank needs (`weights.Ranged`)."""
+
+    base: Base
+    name: str
+
+    def __iter__(self) -> Iterator[tuple[int, Array]]:
+        return self.between(0, self.base.count(self.name))
+
+    def between(self, start: int, stop: int) -> Iterator[tuple[int, Array]]:
+        return self.base.between(self.name, start, stop)
 
 
 def check_schema(schema: Schema, weights: Weights) -> None:
@@ -335,7 +385,7 @@ def _finite(spec: TensorSpec, tile: Array) -> Array:
 
 
 def _write_encoded(
-    file: TensorWriter,
+    file: SharedWriter,
     codec: codecs.Codec,
     saving: Saving,
     spec: TensorSpec,

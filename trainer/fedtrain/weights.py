@@ -6,27 +6,45 @@ as float32, integers and bools as they are.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from fedtrain.contract import TILE_BYTES
 from fedtrain.layout import FLOATING
 from fedtrain.proximal import Proximal
 from fedtrain.schema import Schema
 
 Array = np.ndarray[Any, Any]
 Tiles = Iterable[tuple[int, Array]]
-TILE = TILE_BYTES // 4
-"""Elements moved at once: a 16 MiB tile of float32, so that no tile is ever hashed in two parts."""
+TILE = 1 << 18
+"""Elements moved at once: 1 MiB of float32, a sixteenth of the digest's tiles, so that with all
+that is made of them about one tile is in memory."""
+
+
+@runtime_checkable
+class Ranged(Protocol):
+    """Tiles of which any part can be had without the rest."""
+
+    def __iter__(self) -> Iterator[tuple[int, Array]]: ...
+
+    def between(self, start: int, stop: int) -> Iterator[tuple[int, Array]]:
+        """Elements [start, stop) of the flattened tensor."""
 
 
 class Weights(Protocol):
-    """What the session does with a model: describe it, fill it, read it, and subtract from it."""
+    """What the session does with a model: describe it, fill it, read it, and subtract from it.
+
+    Of a sharded model `values` and `deltas` give each rank's part, and all ranks must ask for the
+    same tensors in the same order; of any other, each rank's own, which is the same on all.
+    """
 
     @property
     def schema(self) -> Schema:
         """As published: floating tensors in F32, tied names as aliases."""
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each rank holds a part of it, so that all ranks publish together."""
 
     def names(self) -> Mapping[str, str]:
         """Every name (aliases too) and the name in `schema` of the tensor that it stands for."""
@@ -37,8 +55,10 @@ class Weights(Protocol):
     def values(self, name: str) -> Iterator[tuple[int, Array]]:
         """The tensor's values as they would be published."""
 
-    def deltas(self, name: str, base: Tiles) -> Iterator[tuple[int, Array]]:
+    def deltas(self, name: str, base: Tiles, unit: int = 1) -> Iterator[tuple[int, Array]]:
         """Local minus base in float32, where base is first rounded to the model's own dtype.
+
+        unit: where a rank's part begins and ends must be a multiple of it, or the tensor's end.
 
         The subtraction is from what was loaded: for a bf16 module that is the bf16 of the global
         value, so that a step too small for bf16 is zero and not minus the rounding error.
@@ -54,13 +74,25 @@ def tile_starts(count: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + TILE, count)
 
 
+def within(tiles: Tiles, start: int, stop: int) -> Iterator[tuple[int, Array]]:
+    """Elements [start, stop) only; a file is read nowhere else."""
+    if isinstance(tiles, Ranged):
+        yield from tiles.between(start, stop)
+        return
+    for at, tile in tiles:
+        first, last = max(0, start - at), min(tile.size, stop - at)
+        if first < last:
+            yield at + first, tile[first:last]
+
+
 def runs(tiles: Tiles, unit: int | None) -> Iterator[tuple[int, Array]]:
     """The same values in pieces that begin at multiples of `unit` elements; None: as they come."""
     if unit is None:
         yield from tiles
         return
     begin, rest = 0, np.zeros(0, np.float32)
-    for _, tile in tiles:
+    for start, tile in tiles:
+        begin = start - rest.size
         values = np.concatenate([rest, tile]) if rest.size else tile
         whole = values.size - values.size % unit
         if whole:
