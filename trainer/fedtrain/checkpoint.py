@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fedtrain.errors import ContractError
 from fedtrain.schema import Schema, TensorSpec
+from fedtrain.stephook import TensorCorrection
 from fedtrain.weights import Array, Tiles, tile_starts
 
 _WRAPPER_NAMES = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -82,6 +83,24 @@ class ModuleWeights:
     def proximal(self, mu: float) -> "TensorProximal":
         return TensorProximal([self._tensors[spec.name] for spec in self.schema.tensors], mu)
 
+    def correction(
+        self, strategy: str, proximal: "TensorProximal", drift: Iterable[tuple[str, Tiles]]
+    ) -> TensorCorrection:
+        parameters = [tensor for tensor in self._tensors.values() if tensor.requires_grad]
+        return TensorCorrection(strategy, parameters, proximal, self._drift(drift))
+
+    @torch.no_grad()
+    def _drift(self, drift: Iterable[tuple[str, Tiles]]) -> list[tuple[Tensor, Tensor]]:
+        """(parameter, the drift on its device, in its dtype, sharded as it is): by filling it."""
+        terms = []
+        for name, tiles in drift:
+            tensor = self._tensors[name].detach()
+            kept = tensor.clone()
+            self.fill(name, tiles)
+            terms.append((self._tensors[name], tensor.clone()))
+            tensor.copy_(kept)
+        return terms
+
     def _flat(self, name: str) -> Tensor:
         return self._tensors[name].detach().reshape(-1)
 
@@ -89,12 +108,14 @@ class ModuleWeights:
 class TensorProximal:
     """FedProx's term for a module: over those parameters that were trainable when the round began.
 
-    The copies follow their parameters to another device.
+    The copies follow their parameters to another device. elsewhere: the optimizer's step adds the
+    gradient, see `fedtrain.stephook`, and the term is zero.
     """
 
     def __init__(self, parameters: Iterable[Tensor], mu: float) -> None:
         self.asked = False
-        self._mu = mu
+        self.elsewhere = False
+        self.mu = mu
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self._begin = [parameter.detach().clone() for parameter in self._parameters] if mu else []
 
@@ -102,13 +123,21 @@ class TensorProximal:
         self.asked = True
         device = self._parameters[0].device if self._parameters else None
         total: Tensor = torch.zeros((), device=device)
-        for index, begin in enumerate(self._begin):
-            parameter = self._parameters[index]
-            if begin.device != parameter.device:
-                begin = self._begin[index] = begin.to(parameter.device)
+        for parameter, begin in () if self.elsewhere else self._pairs():
             wide = torch.promote_types(parameter.dtype, torch.float32)
             total = total + (parameter - begin).to(wide).square().sum().to(device)
-        return total * (self._mu / 2)
+        return total * (self.mu / 2)
+
+    def pulls(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(parameter, μ (w − w_t)) of each; nothing if μ is zero."""
+        for parameter, begin in self._pairs():
+            yield parameter, (parameter.detach() - begin) * self.mu
+
+    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for index, parameter in enumerate(self._parameters[: len(self._begin)]):
+            if self._begin[index].device != parameter.device:
+                self._begin[index] = self._begin[index].to(parameter.device)
+            yield parameter, self._begin[index]
 
     def gradients(self) -> dict[str, Any]:
         sentence = "rnd.proximal_gradients() is for arrays; use rnd.proximal_term() for torch"
