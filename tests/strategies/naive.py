@@ -92,7 +92,7 @@ def sgd(gradient: Gradient, x: Array, steps: int, rate: float, momentum: float =
 
 
 def coefficients(steps: int, rate: float, momentum: float, mu: float) -> Array:
-    """a of Wang et al. 2020, one by one: what each step's gradient comes to, divided by the rate."""
+    """a of Wang et al. 2020: what the gradient of each step comes to in the end, over the rate."""
 
     def reached(k: int) -> float:
         y = velocity = 0.0
