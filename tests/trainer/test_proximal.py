@@ -80,7 +80,7 @@ def test_of_arrays_the_gradients_are_given_by_name() -> None:
 
 
 def test_each_kind_of_model_says_which_term_it_has() -> None:
-    with pytest.raises(ContractError, match="proximal_term"):
+    with pytest.raises(ContractError, match="pass a torch optimizer"):
         weights_of(nn.Linear(2, 2)).proximal(1.0).gradients()
     with pytest.raises(ContractError, match="gradient_terms"):
         weights_of({"w": np.ones(2)}).proximal(1.0).term()

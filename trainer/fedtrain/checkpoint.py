@@ -140,7 +140,7 @@ class TensorProximal:
             yield parameter, self._begin[index]
 
     def gradients(self) -> dict[str, Any]:
-        sentence = "rnd.proximal_gradients() is for arrays; use rnd.proximal_term() for torch"
+        sentence = "rnd.gradient_terms() is for arrays; pass a torch optimizer to rounds(...)"
         raise ContractError("ModelUnsupported", sentence)
 
 

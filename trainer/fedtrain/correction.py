@@ -10,7 +10,7 @@ arrays adds `rnd.gradient_terms()` to its gradients and says what it did in `rnd
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -117,7 +117,7 @@ def counted(length: Length) -> Steps:
             f"{length.steps} steps with a learning rate of {length.learning_rate:g} come to "
             f"{length.total:g}, which is not between {low:g} and {high:g}; change the rate",
         )
-    return replace(Steps(steps=length.steps), learning_rate=length.learning_rate, norm=length.norm)
+    return Steps(steps=length.steps, learning_rate=length.learning_rate, norm=length.norm)
 
 
 def momentum_refused(momentum: float) -> ContractError:

@@ -88,10 +88,11 @@ class Round:
         """
         seconds = time.monotonic() - self._entered
         try:
+            count = _samples(samples)
             said = Steps(steps=operator.index(steps), learning_rate=learning_rate)
             took = self._correction.counted(said, momentum)
             told: Submission | FedtrainError = Submission(
-                samples=_samples(samples),
+                samples=count,
                 steps=took.steps,
                 learning_rate=took.learning_rate,
                 norm=took.norm,
@@ -112,9 +113,9 @@ class Round:
         self._correction.attach(optimizer)
 
     def gradient_terms(self) -> dict[str, Any]:
-        """What the strategy adds to the gradients of numpy arrays now, by name; zeros if nothing:
+        """What the strategy adds to the gradients of numpy arrays, by name; zeros if nothing.
 
-        w -= learning_rate * (gradient + rnd.gradient_terms()["w"])
+        As the arrays are now: w −= learning_rate · (gradient + rnd.gradient_terms()["w"]).
         """
         return self._correction.added_to(self._proximal.gradients())
 

@@ -139,21 +139,20 @@ class TensorCorrection:
     @torch.no_grad()
     def _add_terms(self, optimizer: Any) -> None:
         scale = getattr(optimizer, "grad_scale", None)
+        factor = 1.0 if scale is None else float(scale)
         factors = {
-            id(parameter): (-1 if group.get("maximize") else 1) * (1 if scale is None else scale)
+            id(parameter): -factor if group.get("maximize") else factor
             for group in optimizer.param_groups
             for parameter in group["params"]
         }
         for parameter, term in self._terms():
             if id(parameter) not in factors or not parameter.requires_grad:
                 continue
-            term = term * factors[id(parameter)]
             if parameter.grad is None:  # the loss did not see it; the term does
-                parameter.grad = term.to(parameter.dtype)
+                parameter.grad = torch.zeros_like(parameter)
             elif parameter.grad.layout is not torch.strided:
-                parameter.grad = term + parameter.grad
-            else:
-                parameter.grad.add_(term)
+                parameter.grad = parameter.grad.to_dense()
+            parameter.grad.add_(term, alpha=factors[id(parameter)])
 
     def _terms(self) -> Iterator[tuple[Tensor, Tensor]]:
         self._pull.asked = True
