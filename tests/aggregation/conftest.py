@@ -107,6 +107,9 @@ class Federation:
                 digest=digest,
                 size=size,
                 samples=samples,
+                steps=1,
+                learning_rate=0.1,
+                norm=1.0,
             )
             publication.commit(dataclasses.replace(receipt, **said).to_json())
         self.candidates.append((name, 1))
@@ -126,6 +129,9 @@ class Federation:
                 digest="sha256:" + "0" * 64,
                 size=os.lstat(path).st_size,
                 samples=1,
+                steps=1,
+                learning_rate=0.1,
+                norm=1.0,
             )
             publication.commit(receipt.to_json())
         self.candidates.append((participant, 1))

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedtrain.strategies import STRATEGIES as KNOWN
 from tests.aggregation.hostile import CORPUS
 from tests.aggregation.hostile.codecs import ENCODED
 from tests.aggregation.hostile.forgery import Case
 from tests.aggregation.hostile.places import DEVICES
+from tests.aggregation.hostile.receipts import UNCOUNTED
 from tests.aggregation.hostile.rounds import (
     STRATEGIES,
     Attack,
@@ -36,6 +38,7 @@ KINDS = ({"name": "FedAdam"}, {"name": "Median"}, {"name": "Krum"})
 """Of one pass with a server's state, of all updates' pieces at once, of two passes."""
 
 NAMES = [str(strategy["name"]) for strategy in STRATEGIES]
+COUNTS_STEPS = {name: kind.counts_steps for name, kind in KNOWN.items()}
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +128,16 @@ def test_alone_among_the_honest_what_only_a_pass_over_the_values_finds_is_refuse
     assert outcome.seconds < 3
 
 
+@pytest.mark.parametrize("strategy", [name for name in NAMES if COUNTS_STEPS[name]])
+def test_whoever_does_not_say_how_far_it_went_or_lies_beyond_measure_is_refused(
+    place: Path, without_the_hostile: Make, strategy: str
+) -> None:
+    attack = Attack.of(UNCOUNTED, place / f"uncounted-{strategy}")
+    outcome = attack.aggregate(strategy={"name": strategy})
+    assert attack.wrong(outcome) == []
+    assert outcome.tensors == without_the_hostile({"name": strategy})
+
+
 HEAVY = [case for case in CORPUS if case.heavy]
 
 
@@ -182,6 +195,8 @@ LARGEST = 2.0**56
 def test_the_largest_updates_that_pass_never_make_a_model_that_is_not_finite(
     place: Path, precision: str, strategy: Mapping[str, Any]
 ) -> None:
+    if precision == "Exact" and COUNTS_STEPS[strategy["name"]]:
+        precision = "Float64"  # Exact is refused
     federation = a_round(place / f"largest-{strategy['name']}-{precision}")
     for k in range(9):
         everywhere(LARGEST if k % 3 else -LARGEST)(forged(federation, f"m-{k}"))

@@ -5,6 +5,8 @@ from tests.api.mistakes import MOUNTED, Mistake, a_trainer, a_volume, participan
 NO_PARAMETER = (
     ("FedAvg", "momentum", 0.5, "none"),
     ("FedProx", "learningRate", 0.1, "mu"),
+    ("SCAFFOLD", "mu", 0.1, "learningRate"),
+    ("FedNova", "learningRate", 0.1, "mu"),
     ("FedAvgM", "beta1", 0.5, "learningRate, momentum"),
     ("FedAdam", "momentum", 0.5, "learningRate, beta1, beta2, tau"),
     ("FedYogi", "mu", 0.1, "learningRate, beta1, beta2, tau"),
@@ -71,13 +73,72 @@ OF_THE_AGGREGATION = (
         )
         for name in ("Median", "TrimmedMean", "Bulyan")
     ),
+    *(
+        Mistake(
+            f"{name} in exact sums",
+            {
+                "strategy": {"name": name},
+                "aggregation": {"precision": "Exact"},
+                **participants({"scratch": {"claimName": "n"}}, {"scratch": {"claimName": "s"}}),
+            },
+            (
+                "spec.aggregation.precision: Exact has room for weights that sum to 1, and those "
+                f"of {name} may be more; use Float32 or Float64",
+            ),
+        )
+        for name in ("SCAFFOLD", "FedNova")
+    ),
+    *(
+        Mistake(
+            f"a bound for the norms of {name}",
+            {
+                "strategy": {"name": name, "normBound": 1.5},
+                **participants({"scratch": {"claimName": "n"}}, {"scratch": {"claimName": "s"}}),
+            },
+            (
+                f"spec.strategy.normBound: {name} scales an update by what its receipt says after "
+                "any bound, which then bounds nothing; leave it out, or use another strategy",
+            ),
+        )
+        for name in ("SCAFFOLD", "FedNova")
+    ),
+    Mistake(
+        "SCAFFOLD where one participant forgets",
+        {"strategy": {"name": "SCAFFOLD"}, **participants({"scratch": {"claimName": "n"}}, {})},
+        (
+            "spec.strategy.name: SCAFFOLD keeps a control variate at each participant, and needs a "
+            "place for it; give every participant a scratch, or use FedProx",
+        ),
+    ),
+    Mistake(
+        "SCAFFOLD with updates that lose something",
+        {
+            "strategy": {"name": "SCAFFOLD"},
+            "compression": {"codec": "BFloat16"},
+            **participants({"scratch": {"claimName": "n"}}, {"scratch": {"claimName": "s"}}),
+        },
+        (
+            "spec.compression: SCAFFOLD makes of the same update a participant's control variate "
+            "and the server's, which part ways when it loses something on the way; leave it out",
+        ),
+    ),
+    Mistake(
+        "FedNova with error feedback",
+        {"strategy": {"name": "FedNova"}, "compression": {"codec": "Int8"}},
+        (
+            "spec.compression.codec: Int8 adds to an update what earlier ones left out (error "
+            "feedback), which FedNova would normalise by this round's steps; use BFloat16, or "
+            "leave it out",
+        ),
+    ),
     Mistake(
         "a strategy that is none of those there are",
         {"strategy": {"name": "fedadam"}},
         (
-            'spec.strategy.name: "fedadam" is not FedAvg or FedProx or FedAvgM or FedAdam or '
-            "FedYogi or FedAdagrad or DiLoCo or Median or TrimmedMean or Krum or MultiKrum or "
-            "Bulyan or GeometricMedian or CenteredClipping; did you mean FedAdam?",
+            'spec.strategy.name: "fedadam" is not FedAvg or FedProx or SCAFFOLD or FedNova or '
+            "FedAvgM or FedAdam or FedYogi or FedAdagrad or DiLoCo or Median or TrimmedMean or "
+            "Krum or MultiKrum or Bulyan or GeometricMedian or CenteredClipping; did you mean "
+            "FedAdam?",
         ),
         theirs='spec.strategy.name: Unsupported value: "fedadam"',
     ),

@@ -174,6 +174,42 @@ def test_the_api_server_allows_everything_before_the_start(change, a_new_trainin
     assert code == 0, reply
 
 
+def with_scaffold(*names: str) -> dict[str, Any]:
+    claims = [{"name": name, "scratch": {"claimName": f"{name}-scratch"}} for name in names]
+    return {"strategy": {"name": "SCAFFOLD"}, "participants": claims}
+
+
+KEEPS = (
+    "with SCAFFOLD participants neither come nor go, as the server's control variate is the mean "
+    "of all of theirs; undo the change, or make another training"
+)
+PARTIES = (("north",), ("north", "south", "west"), ("north", "west"))
+
+
+@pytest.mark.parametrize("names", PARTIES)
+def test_with_scaffold_participants_neither_come_nor_go(names, a_training, started) -> None:
+    old = started(a_training(**with_scaffold("north", "south")))
+    (problem,) = admission.problems(old, a_training(**with_scaffold(*names)))
+    assert str(problem) == f"spec.participants: {KEEPS}"
+    assert admission.problems(old, a_training(**with_scaffold("south", "north"))) == []
+
+
+@pytest.mark.apiserver
+def test_the_api_server_keeps_scaffolds_participants_too(a_training, kubectl) -> None:
+    before = a_training(name="scaffold", **with_scaffold("north", "south"))
+    assert kubectl("create", "-f", "-", document=before)[0] == 0
+    words = ("--subresource=status", "--type=merge", '-p={"status":{"round":0}}')
+    assert kubectl("patch", "fedt", "scaffold", *words)[0] == 0
+    command = ("replace", "--dry-run=server", "--validate=strict", "-f", "-")
+    for names in PARTIES:
+        after = a_training(name="scaffold", **with_scaffold(*names))
+        code, reply = kubectl(*command, document=after)
+        assert code == 1
+        assert KEEPS in reply
+    after = a_training(name="scaffold", **with_scaffold("south", "north"))
+    assert kubectl(*command, document=after)[0] == 0
+
+
 COMPRESSIONS = (
     ({"codec": "Int8"}, {"codec": "Int8", "block": 512}),
     ({"codec": "Int8"}, None),

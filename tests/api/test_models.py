@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedoperator.api import admission
-from fedoperator.api.strategy import COORDINATEWISE, Strategy
+from fedoperator.api.strategy import COORDINATEWISE, COUNTING, Strategy
 from fedoperator.api.trainer import Trainer, TrainerOverride, merged, processes_per_node
 from fedoperator.api.training import TrainingSpec
 from tests.api.strategies import STRATEGIES
@@ -98,12 +98,16 @@ def aggregations(draw: st.DrawFn, most: int) -> dict[str, Any]:
     if needed > most:
         strategy, needed = {"name": "FedAvg"}, 1
     precisions = ["Float32", "Float64"]
-    if strategy["name"] not in COORDINATEWISE:
+    if strategy["name"] not in (*COORDINATEWISE, *COUNTING):
         precisions.append("Exact")
     aggregation = draw(
         some(shards=st.integers(1, 64), precision=st.sampled_from(precisions), resources=RESOURCES)
     )
-    fields = draw(some(aggregation=st.just(aggregation), compression=COMPRESSIONS))
+    compressions = {"SCAFFOLD": st.none(), "FedNova": st.just({"codec": "BFloat16"})}
+    compression = compressions.get(strategy["name"], COMPRESSIONS)
+    fields = draw(some(aggregation=st.just(aggregation), compression=compression))
+    if fields.get("compression", {}) is None:
+        del fields["compression"]
     return {"strategy": strategy, "quorum": {"minimum": needed}, **fields}
 
 
@@ -114,7 +118,8 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
     rule = draw(aggregations(len(participants)))
     many = st.integers(rule["quorum"]["minimum"], len(participants))
     minimum = draw(many)
-    if rule.get("compression", {}).get("codec") == "TopK":
+    forgets_nothing = rule["strategy"]["name"] == "SCAFFOLD"
+    if forgets_nothing or rule.get("compression", {}).get("codec") == "TopK":
         for participant in participants:
             participant["scratch"] = {"claimName": f"{participant['name']}-scratch"}
     names = [participant["name"] for participant in participants]

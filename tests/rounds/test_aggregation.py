@@ -85,12 +85,30 @@ def test_the_codec_is_told_to_those_who_train_and_to_the_aggregator():
 
 @pytest.mark.parametrize(
     ("strategy", "mu"),
-    [({"name": "FedProx", "mu": 0.5}, 0.5), ({"name": "FedProx"}, 0.01), ({}, 0)],
+    [
+        ({"name": "FedProx", "mu": 0.5}, 0.5),
+        ({"name": "FedProx"}, 0.01),
+        ({"name": "FedNova"}, 0),
+        ({"name": "FedNova", "mu": 0.5}, 0.5),
+        ({}, 0),
+    ],
 )
 def test_the_proximal_term_is_told_to_those_who_train(strategy, mu):
     task = workloads_of(everything(strategy=strategy))[Role.TRAIN].task
     assert isinstance(task, ParticipantTask)
     assert task.proximal == mu
+
+
+def test_the_strategy_is_told_to_those_who_train_and_the_number_of_all_to_the_aggregator():
+    work = workloads_of(everything(strategy={"name": "FedNova"}))
+    told = {role: getattr(work[role].task, "strategy", None) for role in work}
+    assert (told[Role.INIT], told[Role.TRAIN], told[Role.EVALUATE]) == (
+        "FedAvg",
+        "FedNova",
+        "FedAvg",
+    )
+    aggregation = work[Role.AGGREGATE]
+    assert aggregation.task.population == len(aggregation.training.spec.participants)
 
 
 def volumes_of(workload: Workload) -> tuple[dict, dict]:

@@ -1,5 +1,7 @@
 """The papers' rules in the most obvious way: fp64, loops over vectors, no inner products."""
 
+from collections.abc import Callable, Collection, Mapping
+
 import numpy as np
 
 from fedtrain.strategies import Array
@@ -75,3 +77,66 @@ def centered_clipping(deltas: Array, v: Array, radius: float, iterations: int) -
             steps.append((x - v) * (min(1.0, radius / distance) if distance > 0 else 1.0))
         v = v + sum(steps) / len(vectors)
     return v
+
+
+Gradient = Callable[[Array], Array]
+
+
+def sgd(gradient: Gradient, x: Array, steps: int, rate: float, momentum: float = 0.0) -> Array:
+    """Where plain SGD gets to, with torch's momentum."""
+    y, velocity = x.copy(), np.zeros_like(x)
+    for _ in range(steps):
+        velocity = momentum * velocity + gradient(y)
+        y = y - rate * velocity
+    return y
+
+
+def coefficients(steps: int, rate: float, momentum: float, mu: float) -> Array:
+    """a of Wang et al. 2020: what the gradient of each step comes to in the end, over the rate."""
+
+    def reached(k: int) -> float:
+        y = velocity = 0.0
+        for step in range(steps):
+            velocity = momentum * velocity + (step == k) + mu * y
+            y -= rate * velocity
+        return -y / rate
+
+    return np.array([reached(k) for k in range(steps)])
+
+
+def fednova(x: Array, deltas: Array, p: Array, norms: list[float]) -> Array:
+    """Algorithm 1: normalised gradients d_i = delta_i / norm_i, then τ_eff of them."""
+    normalised = [
+        delta.astype(np.float64) / norm for delta, norm in zip(deltas, norms, strict=True)
+    ]
+    effective = sum(weight * norm for weight, norm in zip(p, norms, strict=True))
+    return x + effective * sum(w * d for w, d in zip(p, normalised, strict=True))
+
+
+class Scaffold:
+    """Algorithm 1 of Karimireddy et al. 2020, option II, as it is printed."""
+
+    def __init__(self, x: Array, participants: int, global_rate: float = 1.0) -> None:
+        self.x, self.global_rate = x.astype(np.float64), global_rate
+        self.c = np.zeros_like(self.x)
+        self.own = [np.zeros_like(self.x) for _ in range(participants)]
+
+    def round(
+        self,
+        gradients: Mapping[int, Gradient],
+        steps: Mapping[int, int],
+        rate: float,
+        accepted: Collection[int],
+    ) -> None:
+        """One round of these participants, of whom some are accepted."""
+        moves, changes = [], []
+        for i in accepted:
+            y = self.x.copy()
+            for _ in range(steps[i]):
+                y = y - rate * (gradients[i](y) - self.own[i] + self.c)
+            after = self.own[i] - self.c + (self.x - y) / (steps[i] * rate)
+            moves.append(y - self.x)
+            changes.append(after - self.own[i])
+            self.own[i] = after
+        self.x = self.x + self.global_rate * np.mean(moves, axis=0)
+        self.c = self.c + np.sum(changes, axis=0) / len(self.own)

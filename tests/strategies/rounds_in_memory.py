@@ -13,6 +13,8 @@ from fedtrain.strategies.mean import weighted_mean
 DOCUMENTS: tuple[Mapping[str, object], ...] = (
     {"name": "FedAvg"},
     {"name": "FedProx"},
+    {"name": "SCAFFOLD"},
+    {"name": "FedNova"},
     {"name": "FedAvgM"},
     {"name": "FedAdam"},
     {"name": "FedYogi"},
@@ -47,15 +49,21 @@ def facts_of(
     deltas: Array,
     samples: Sequence[float] | None = None,
     slots: Mapping[str, Array] | None = None,
+    lengths: Sequence[float] | None = None,
 ) -> Facts:
-    """What inspection measures. samples: alike if left out. slots: the initial ones."""
+    """What inspection measures. samples, lengths: alike if left out. slots: the initial ones."""
     weights = np.ones(len(deltas)) if samples is None else np.array(samples, np.float64)
     rows = deltas.astype(np.float64)
     if rule.center is not None:
         slots = initial(rule, deltas.shape[1]) if slots is None else slots
         rows = np.vstack([rows, slots[rule.center]])
     products = np.array([[np.sum(a * b) for b in rows] for a in rows])
-    return Facts(weights=weights / weights.sum(), products=products)
+    return Facts(
+        weights=weights / weights.sum(),
+        products=products,
+        lengths=np.ones(len(deltas)) if lengths is None else np.array(lengths, np.float64),
+        population=len(deltas),
+    )
 
 
 def reduced(

@@ -163,6 +163,7 @@ def test_coefficients_ask_for_no_more_than_the_needs(document: Document) -> None
     lean = type(facts)(
         weights=facts.weights,
         products=facts.products if Needs.PRODUCTS in rule.needs else None,
+        lengths=facts.lengths if rule.counts_steps else None,
     )
     assert np.array_equal(rule.coefficients(lean), rule.coefficients(facts))
 

@@ -10,6 +10,8 @@ from fedtrain.strategies import STRATEGIES, Needs, strategy
 DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "FedAvg": {},
     "FedProx": {"mu": 0.01},
+    "SCAFFOLD": {"learningRate": 1.0},
+    "FedNova": {"mu": 0.0},
     "FedAvgM": {"learningRate": 1.0, "momentum": 0.9},
     "FedAdam": {"learningRate": 0.01, "beta1": 0.9, "beta2": 0.99, "tau": 0.001},
     "FedYogi": {"learningRate": 0.01, "beta1": 0.9, "beta2": 0.99, "tau": 0.001},

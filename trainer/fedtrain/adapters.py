@@ -14,13 +14,14 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from fedtrain.contract import TASK_ENV, ParticipantTask, decode_task
+from fedtrain.correction import Correction
 from fedtrain.errors import ContractError
 from fedtrain.proximal import Proximal
 from fedtrain.schema import Schema, TensorSpec
@@ -172,6 +173,11 @@ class Seen:
 
     def proximal(self, mu: float) -> Proximal:
         return self._inner.proximal(mu)
+
+    def correction(
+        self, strategy: str, proximal: Proximal, drift: Iterable[tuple[str, Tiles]]
+    ) -> Correction:
+        return self._inner.correction(strategy, proximal, drift)
 
 
 class Scaled(Seen):

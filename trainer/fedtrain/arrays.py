@@ -1,10 +1,11 @@
 """A model that is a mapping of names to numpy arrays; torch is never loaded for it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from fedtrain.correction import ArrayCorrection
 from fedtrain.errors import ContractError
 from fedtrain.layout import FLOATING, TensorFileError, dtype_name
 from fedtrain.proximal import ArrayProximal
@@ -55,6 +56,17 @@ class ArrayWeights:
 
     def proximal(self, mu: float) -> ArrayProximal:
         return ArrayProximal(self._arrays, mu)
+
+    def correction(
+        self, strategy: str, proximal: ArrayProximal, drift: Iterable[tuple[str, Tiles]]
+    ) -> ArrayCorrection:
+        control = {}
+        for name, tiles in drift:
+            control[name] = np.empty_like(self._arrays[name])
+            flat = control[name].reshape(-1)
+            for start, tile in tiles:
+                flat[start : start + tile.size] = tile
+        return ArrayCorrection(strategy, proximal, control)
 
 
 def _spec(name: str, array: Any) -> TensorSpec:

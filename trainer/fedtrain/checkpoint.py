@@ -17,6 +17,7 @@ from fedtrain.collective import Alone, Ranks
 from fedtrain.errors import ContractError
 from fedtrain.schema import Schema, TensorSpec
 from fedtrain.sharding import held, is_sharded, local_of, placed, sum_over
+from fedtrain.stephook import TensorCorrection
 from fedtrain.weights import Array, Tiles
 
 _WRAPPER_NAMES = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -91,18 +92,38 @@ class ModuleWeights:
         for part in self._parts:
             part.reshard()
 
+    def correction(
+        self, strategy: str, proximal: "TensorProximal", drift: Iterable[tuple[str, Tiles]]
+    ) -> TensorCorrection:
+        parameters = [tensor for tensor in self._tensors.values() if tensor.requires_grad]
+        return TensorCorrection(strategy, parameters, proximal, self._drift(drift))
+
+    @torch.no_grad()
+    def _drift(self, drift: Iterable[tuple[str, Tiles]]) -> list[tuple[Tensor, Tensor]]:
+        """(parameter, the drift on its device, in its dtype, sharded as it is): by filling it."""
+        terms = []
+        for name, tiles in drift:
+            tensor = self._tensors[name].detach()
+            kept = tensor.clone()
+            self.fill(name, tiles)
+            terms.append((self._tensors[name], tensor.clone()))
+            tensor.copy_(kept)
+        return terms
+
 
 class TensorProximal:
     """FedProx's term for a module: over those parameters that were trainable when the round began.
 
     The copies follow their parameters to another device, and lie on the ranks as they do. Of a
     sharded module `term` is collective: every rank has the whole value, and the gradient of its own
-    rows.
+    rows. elsewhere: the optimizer's step adds the gradient, see `fedtrain.stephook`, and the term
+    is zero.
     """
 
     def __init__(self, parameters: Iterable[Tensor], mu: float) -> None:
         self.asked = False
-        self._mu = mu
+        self.elsewhere = False
+        self.mu = mu
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self._begin = [parameter.detach().clone() for parameter in self._parameters] if mu else []
 
@@ -111,10 +132,7 @@ class TensorProximal:
         device = self._parameters[0].device if self._parameters else None
         total: Tensor = torch.zeros((), device=device)
         sums: dict[Any, Tensor] = {}
-        for index, begin in enumerate(self._begin):
-            parameter = self._parameters[index]
-            if begin.device != parameter.device:
-                begin = self._begin[index] = begin.to(parameter.device)
+        for parameter, begin in () if self.elsewhere else self._pairs():
             wide = torch.promote_types(parameter.dtype, torch.float32)
             way = (local_of(parameter) - local_of(begin)).to(wide).square().sum()
             if is_sharded(parameter):
@@ -124,10 +142,21 @@ class TensorProximal:
                 total = total + way.to(device)
         for place, way in sums.items():
             total = total + sum_over(place, way).to(device)
-        return total * (self._mu / 2)
+        return total * (self.mu / 2)
+
+    def pulls(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(parameter, μ (w − w_t)) of each; nothing if μ is zero."""
+        for parameter, begin in self._pairs():
+            yield parameter, (parameter.detach() - begin) * self.mu
+
+    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for index, parameter in enumerate(self._parameters[: len(self._begin)]):
+            if self._begin[index].device != parameter.device:
+                self._begin[index] = self._begin[index].to(parameter.device)
+            yield parameter, self._begin[index]
 
     def gradients(self) -> dict[str, Any]:
-        sentence = "rnd.proximal_gradients() is for arrays; use rnd.proximal_term() for torch"
+        sentence = "rnd.gradient_terms() is for arrays; pass a torch optimizer to rounds(...)"
         raise ContractError("ModelUnsupported", sentence)
 
 

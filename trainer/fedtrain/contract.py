@@ -151,6 +151,7 @@ class ParticipantTask:
     adapters: {"aggregation", "rank"} of `fedtrain.adapters`, the rank that this participant's
     adapter has to have, or None. base: the digest of the frozen base model, or None for that which
     the global model names, see `fedtrain.basemodel`.
+    strategy: its name, for some have a part in the training, see `fedtrain.correction`.
     """
 
     role: Role
@@ -169,6 +170,7 @@ class ParticipantTask:
     unit: str = "Samples"
     adapters: Mapping[str, Any] | None = None
     base: str | None = None
+    strategy: str = "FedAvg"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,11 +212,12 @@ class AggregateTask:
     minimum: the fewest accepted updates. weight: "Samples", "Tokens" or "Uniform"; a participant's
     total is capped at weight_max. missing: participants whose termination message was lost and
     whose samples and digest the operator wants to learn. keep_globals and keep_updates: rounds
-    whose files survive the pruning after publication. strategy: its name and every parameter, in
-    the names of the API. norm_bound: L2 that every delta is scaled down to, or None. codec: how
-    updates travel. precision: "Float32", "Float64" or "Exact". shards: processes that share the
-    work, each told by `SHARD_ENV` which one it is. adapters: {"aggregation", "ranks": those of
-    participants with one of their own}, or None.
+    whose files survive the pruning after publication. population: how many participants the
+    training has, invited or not. strategy: its name and every parameter, in the names of the API.
+    norm_bound: L2 that every delta is scaled down to, or None. codec: how updates travel.
+    precision: "Float32", "Float64" or "Exact". shards: processes that share the work, each told by
+    `SHARD_ENV` which one it is. adapters: {"aggregation", "ranks": those of participants with one
+    of their own}, or None.
     """
 
     role: Role = Role.AGGREGATE
@@ -226,6 +229,7 @@ class AggregateTask:
     output: str
     candidates: tuple[tuple[str, int], ...]
     minimum: int
+    population: int = 0
     strategy: Mapping[str, Any] = field(default_factory=lambda: {"name": "FedAvg"})
     norm_bound: float | None = None
     codec: Mapping[str, Any] | None = None
@@ -292,7 +296,8 @@ class Receipt:
 
     digest: of the published tensors (None after an evaluation). base: digest of the global model
     that the update is relative to, or that was evaluated. size: bytes of the safetensors file.
-    codec: how its parameters are encoded, as the task said it; None for fp32.
+    codec: how its parameters are encoded, as the task said it; None for fp32. steps: of the
+    optimizer. learning_rate: their mean. norm: ‖a‖₁ of `fedtrain.length`; None if not counted.
     """
 
     version: int = RECEIPT_VERSION
@@ -305,6 +310,8 @@ class Receipt:
     size: int
     samples: int
     steps: int = 0
+    learning_rate: float | None = None
+    norm: float | None = None
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     codec: Mapping[str, Any] | None = None
@@ -319,9 +326,14 @@ class Receipt:
             receipt = cls(**json.loads(text, object_pairs_hook=_once))
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"not a receipt: {error}") from error
-        whole = (receipt.version, receipt.round, receipt.attempt, receipt.size, receipt.samples)
+        names = ("version", "round", "attempt", "size", "samples", "steps")
+        whole = [getattr(receipt, name) for name in names]
         if any(type(number) is not int or number < 0 for number in whole):
-            raise ValueError("not a receipt: version, round, attempt, size, samples must be whole")
+            raise ValueError(f"not a receipt: {', '.join(names)} must be whole")
+        for number in (receipt.learning_rate, receipt.norm):
+            # A bool is no float either; of infinity and NaN nothing is below this.
+            if number is not None and not (type(number) in (int, float) and 0 < number < 1e12):
+                raise ValueError("not a receipt: learning_rate and norm must be positive numbers")
         if receipt.version != RECEIPT_VERSION:
             raise ValueError(f"receipt version {receipt.version} is not {RECEIPT_VERSION}")
         return receipt

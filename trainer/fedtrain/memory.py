@@ -1,7 +1,7 @@
 """What a participant keeps between rounds, and when it counts: `rnd.state` and error feedback.
 
     $FEDTRAIN_SCRATCH/<training>-<uid8>/<participant>/state/<round>-<attempt>/
-        state.json, state.safetensors, residual.safetensors
+        state.json, state.safetensors, residual.safetensors, control.safetensors
 
 Saved with the submit and before the update is published, as one folder that appears whole; given
 back is the one of this participant's last accepted (round, attempt), which the global model's
@@ -11,6 +11,7 @@ refused or came too late leaves a folder that nobody reads, and the next one rem
 residual.safetensors is error feedback: what the codec left out of the update, by parameter, which
 is added to the next update (Seide et al. 2014, "1-Bit Stochastic Gradient Descent"; Karimireddy et
 al. 2019, "Error Feedback Fixes SignSGD"). It passes through in tiles, like the model.
+control.safetensors is SCAFFOLD's control variate, see `fedtrain.control`.
 """
 
 import atexit
@@ -22,11 +23,11 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -45,6 +46,13 @@ RESIDUAL_FILE = "residual.safetensors"
 _OF_A_ROUND = re.compile(r"(?:\.tmp-)?(\d+)-(\d+)(?:-[0-9a-f]{32})?")
 _of_this_process: Path | None = None
 _said: set[str] = set()
+
+
+class Kept(Protocol):
+    """Something else than `rnd.state` that is kept with it."""
+
+    def write(self, folder: Path) -> None:
+        """Put it into `folder`. Raises OSError or ValueError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +91,14 @@ class Memory:
 
     def residual(self) -> TensorFile | None:
         """What the last accepted update left out, opened. Raises TryAgain (StateUnreadable)."""
+        return self.tensors(RESIDUAL_FILE)
+
+    def tensors(self, file: str) -> TensorFile | None:
+        """A file that the last accepted attempt left, opened. Raises TryAgain (StateUnreadable)."""
         with _told("StateUnreadable"):
-            if self._given_back is None or not (self._given_back / RESIDUAL_FILE).exists():
+            if self._given_back is None or not (self._given_back / file).exists():
                 return None
-            return TensorFile.open(self._given_back / RESIDUAL_FILE)
+            return TensorFile.open(self._given_back / file)
 
     def prune(self) -> None:
         """Remove what can never be given back: earlier rounds' states, but the last accepted.
@@ -161,7 +173,7 @@ class Saving:
         with _told("StateNotSaved"):
             self._after.write(name, start, residual)
 
-    def commit(self, state: State) -> None:
+    def commit(self, state: State, kept: Sequence[Kept] = ()) -> None:
         """Save everything under (round, attempt), and forget what is over.
 
         A folder of the same attempt is from a process that died before its update was published:
@@ -171,14 +183,15 @@ class Saving:
             first = self._ranks.rank == 0
             if first and self._target.exists():
                 shutil.rmtree(self._target)
-            if first and state and not self._memory.lasting:
-                _say_once(f"{SCRATCH_ENV} is not set: rnd.state is kept for this process only")
+            if first and (state or kept) and not self._memory.lasting:
+                what = "rnd.state" if state else "what never travels"
+                _say_once(f"{SCRATCH_ENV} is not set: {what} is kept for this process only")
             if self._after is not None:
                 self._after.close()
-                self._new.commit(state.write(self._new.path) if first else "")
-            elif first and state:
+                self._new.commit(_written(self._new.path, state, kept) if first else "")
+            elif first and (state or kept):
                 with publication.Publication(self._target, STATE_FILE, self._label) as new:
-                    new.commit(state.write(new.path))
+                    new.commit(_written(new.path, state, kept))
             if first:
                 self._memory.prune()
 
@@ -188,6 +201,13 @@ class Saving:
         if len(set(found)) > 1:
             sentence = f"the state on {SCRATCH_ENV}: rank {found.index(False)} does not find it"
             raise TryAgain("StateUnreadable", f"{sentence}; nodes need one ReadWriteMany claim")
+
+
+def _written(folder: Path, state: State, kept: Sequence[Kept]) -> str:
+    """Put all of it there; the text that belongs to it."""
+    for one in kept:
+        one.write(folder)
+    return state.write(folder)
 
 
 def _root_of_this_process() -> Path:

@@ -14,8 +14,9 @@ import numpy as np
 from fedtrain.errors import ContractError
 
 UNUSED = (
-    "the strategy is FedProx, but its proximal term was not asked for: add rnd.proximal_term() to "
-    "the loss, or rnd.proximal_gradients() to the gradients"
+    "the strategy has a proximal term, and nothing was pulled by it: pass optimizer= to "
+    "rounds(...), or add rnd.proximal_term() to the loss; with arrays, add rnd.gradient_terms() to "
+    "the gradients"
 )
 
 
@@ -24,6 +25,8 @@ class Proximal(Protocol):
 
     asked: bool
     """Whether the script used it."""
+
+    mu: float
 
     def term(self) -> Any:
         """A scalar tensor with a gradient, of a torch model."""
@@ -37,20 +40,20 @@ class ArrayProximal:
 
     def __init__(self, arrays: Mapping[str, Any], mu: float) -> None:
         self.asked = False
-        self._mu = mu
+        self.mu = mu
         self._arrays = arrays
         self._begin = {name: np.copy(array) for name, array in self._floating()} if mu else {}
 
     def term(self) -> Any:
-        sentence = "rnd.proximal_term() is for torch; use rnd.proximal_gradients() for arrays"
+        sentence = "rnd.proximal_term() is for torch; use rnd.gradient_terms() for arrays"
         raise ContractError("ModelUnsupported", sentence)
 
     def gradients(self) -> dict[str, Any]:
         self.asked = True
-        if not self._mu:
+        if not self.mu:
             return {name: np.zeros_like(array) for name, array in self._floating()}
         return {
-            name: np.asarray(self._mu * (self._arrays[name] - begin), begin.dtype)
+            name: np.asarray(self.mu * (self._arrays[name] - begin), begin.dtype)
             for name, begin in self._begin.items()
         }
 

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -33,13 +33,15 @@ from fedtrain.contract import (
     decode_task,
     result_of,
 )
+from fedtrain.control import Control, remembered
+from fedtrain.correction import Correction, NoCorrection, Steps
 from fedtrain.errors import ContractError, DataError, FedtrainError
 from fedtrain.meeting import Meeting
 from fedtrain.models import weights_of, without_term
 from fedtrain.proximal import UNUSED, Proximal
 from fedtrain.state import State
 from fedtrain.store import Store, Submission
-from fedtrain.weights import Weights
+from fedtrain.weights import Tiles, Weights
 
 MOST_SAMPLES = 2**53
 """The aggregator's weights are doubles, which hold every whole number up to here."""
@@ -69,21 +71,35 @@ class Round:
     unit: str = "Samples"
     _proximal: Proximal = field(repr=False)
     _submit: Callable[[Submission | FedtrainError], None] = field(repr=False)
+    _correction: Correction = field(repr=False, default_factory=NoCorrection)
     _entered: float = field(repr=False, default_factory=time.monotonic)
 
     def submit(
-        self, *, samples: int, metrics: Mapping[str, Any] | None = None, steps: int = 0
+        self,
+        *,
+        samples: int,
+        metrics: Mapping[str, Any] | None = None,
+        steps: int = 0,
+        learning_rate: float | None = None,
+        momentum: float = 0.0,
     ) -> None:
         """Hand in what was trained: once, by all ranks together.
 
         samples: the *participant's* total over all ranks, in the unit of `spec.weight`. steps:
-        optimizer steps taken. Raises ContractError or DataError, on every rank the same.
+        optimizer steps taken. learning_rate, momentum: of SGD, where a script of numpy arrays is
+        part of SCAFFOLD or FedNova; of a torch optimizer they are counted. Raises ContractError or
+        DataError, on every rank the same.
         """
         seconds = time.monotonic() - self._entered
         try:
+            count = _samples(samples)
+            said = Steps(steps=operator.index(steps), learning_rate=learning_rate)
+            took = self._correction.counted(said, momentum)
             told: Submission | FedtrainError = Submission(
-                samples=_samples(samples),
-                steps=operator.index(steps),
+                samples=count,
+                steps=took.steps,
+                learning_rate=took.learning_rate,
+                norm=took.norm,
                 seconds=seconds,
                 metrics=checked_metrics(metrics or {}),
             )
@@ -91,19 +107,33 @@ class Round:
             told = error
         self._submit(told)
 
+    def attach(self, optimizer: Any) -> None:
+        """As `rounds(optimizer=optimizer)`, for one that is made in the body of the loop.
+
+        What the strategy adds to gradients (FedProx, SCAFFOLD) is added in its steps, and the steps
+        are counted (SCAFFOLD, FedNova), until the round is over; with other strategies nothing
+        happens. Raises ContractError for an optimizer that the strategy is not defined for.
+        """
+        self._correction.attach(optimizer)
+
+    def gradient_terms(self) -> dict[str, Any]:
+        """What the strategy adds to the gradients of numpy arrays, by name; zeros if nothing.
+
+        As the arrays are now: w −= learning_rate · (gradient + rnd.gradient_terms()["w"]).
+        """
+        return self._correction.added_to(self._proximal.gradients())
+
     def proximal_term(self) -> Any:
         """FedProx's μ/2·‖w − w_t‖² over the trainable parameters of a torch model, for the loss:
 
             loss = criterion(model(x), y) + rnd.proximal_term()
 
-        A scalar tensor with a gradient; zero, and free, unless the strategy is FedProx (Li et al.
-        2020, see `fedtrain.proximal`). Under DDP every rank adds the whole of it.
+        For those who step without a torch.optim.Optimizer: where one is attached, the gradient is
+        added in its steps, and this is zero. A scalar tensor with a gradient; zero, and free,
+        unless the strategy is FedProx (Li et al. 2020, see `fedtrain.proximal`). Under DDP every
+        rank adds the whole of it.
         """
         return self._proximal.term()
-
-    def proximal_gradients(self) -> dict[str, Any]:
-        """The same for numpy arrays: {name: μ (w − w_t)}, to be added to their gradients."""
-        return self._proximal.gradients()
 
 
 def rounds(
@@ -117,7 +147,8 @@ def rounds(
 
     model: a torch module (plain, wrapped in DDP or torch.compile, or sharded by fully_shard) or a
     mapping of names to numpy arrays, changed in place; of a PeftModel the adapter travels alone.
-    optimizer: its state is reset when a round begins. evaluate: model -> metrics by name; the key
+    optimizer: its state is reset when a round begins, and the strategy's part in the training
+    takes place in its steps, see `Round.attach`. evaluate: model -> metrics by name; the key
     "samples" says over how many samples they are the mean. files: name -> text, what lies beside
     each global model, so that others can open it: config.json, tokenizer.json,
     adapter_config.json.
@@ -147,8 +178,15 @@ def rounds(
         weights = weights_of(model, ranks, task.adapters)
         if weights.sharded:
             store = replace(store, ranks=ranks)
-        session = Session(store=store, ranks=ranks, weights=weights, files=files, done=work.done)
-        yield from session.carried_out(model, optimizer, evaluate)
+        session = Session(
+            store=store,
+            ranks=ranks,
+            weights=weights,
+            optimizer=optimizer,
+            files=files,
+            done=work.done,
+        )
+        yield from session.carried_out(model, evaluate)
 
 
 class Work:
@@ -200,10 +238,12 @@ class Session:
     done: Callable[[ParticipantTask, str], None]
     """Told at once of what was published, so that others need not wait for the script's rest."""
     files: Mapping[str, str] | None = None
+    optimizer: Any = None
     submitted: bool = False
     state: State = field(default_factory=State)
+    control: Control | None = None
 
-    def carried_out(self, model: Any, optimizer: Any, evaluate: Evaluate | None) -> Iterator[Round]:
+    def carried_out(self, model: Any, evaluate: Evaluate | None) -> Iterator[Round]:
         """Do the task; yields only if it is to train."""
         task = self.store.task
         base = self.together(self.store.check_base_model)
@@ -211,8 +251,8 @@ class Session:
             self.publish(lambda: self.store.publish_untrained(self.weights, self.files, base))
             return
         self.ranks.act(lambda: self.store.load(self.weights))
-        if hasattr(optimizer, "state"):
-            optimizer.state.clear()
+        if hasattr(self.optimizer, "state"):
+            self.optimizer.state.clear()
         seeds.reseed(seeds.derive(task.seed, task.round, task.participant, self.ranks.rank))
         if task.role is Role.EVALUATE:
             self.evaluate(model, evaluate)
@@ -225,6 +265,7 @@ class Session:
         # Rank 0 reads it for all: of several nodes' scratch, its own is where it was saved.
         self.state = self.together(lambda: self.store.memory().state())
         proximal = self.weights.proximal(task.proximal)
+        correction = self._correction(proximal)
         rnd = Round(
             number=task.round,
             participant=task.participant,
@@ -235,6 +276,7 @@ class Session:
             unit=task.unit,
             _proximal=proximal,
             _submit=self.submit,
+            _correction=correction,
         )
         try:
             yield rnd
@@ -242,6 +284,8 @@ class Session:
             if not self.submitted:
                 outcome.of_exception(_no_submit(), self.ranks.rank).leave()
             raise
+        finally:
+            correction.detach()
         if not self.submitted:
             self.submit(_no_submit())
         if task.proximal and not proximal.asked and self.ranks.rank == 0:
@@ -253,7 +297,26 @@ class Session:
             raise ContractError("SubmittedTwice", "rnd.submit(...) was called twice in one round")
         self.submitted = True
         submission = agree(self.ranks.gather(told), self.ranks.rank)
-        self.publish(lambda: self.store.publish_update(self.weights, submission, self.state))
+        kept = () if self.control is None else (self.control.after(submission),)
+        self.publish(lambda: self.store.publish_update(self.weights, submission, self.state, kept))
+
+    def _correction(self, proximal: Proximal) -> Correction:
+        """The strategy's part in this round, attached to the optimizer that `rounds` was given."""
+        drift: Iterable[tuple[str, Tiles]] = ()
+        if self.store.task.strategy == "SCAFFOLD":
+            if self.weights.sharded:
+                sentence = "SCAFFOLD: a sharded model has no control variates yet; use DDP"
+                raise ContractError("ModelUnsupported", sentence)
+            memory = self.store.memory()
+            known = self.together(lambda: remembered(memory))
+            self.control = Control(
+                store=self.store, memory=memory, weights=self.weights, remembered=known
+            )
+            drift = self.control.drift()
+        correction = self.weights.correction(self.store.task.strategy, proximal, drift)
+        if self.optimizer is not None:
+            correction.attach(self.optimizer)
+        return correction
 
     def evaluate(self, model: Any, evaluate: Evaluate | None) -> None:
         """Measure the global model on every rank; rank 0's metrics are what counts."""

@@ -9,7 +9,7 @@ with its own part; of any other model rank 0 publishes.
 import contextlib
 import errno
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -35,24 +35,36 @@ from fedtrain.contract import (
 from fedtrain.errors import ContractError, DataError, ExchangeError, TryAgain
 from fedtrain.layout import TensorFileError, item_size
 from fedtrain.manifest import Manifest
-from fedtrain.memory import Memory, Saving
+from fedtrain.memory import Kept, Memory, Saving
 from fedtrain.modelfiles import ModelFiles, open_model
 from fedtrain.pieces import Differs, Pieces, joint_digest
 from fedtrain.schema import Schema, TensorSpec
 from fedtrain.sharedfile import SharedPublication, SharedWriter
 from fedtrain.state import State
 from fedtrain.tensorfile import bytes_of, read_text
-from fedtrain.weights import TILE, Array, Weights, runs
+from fedtrain.weights import TILE, Array, Tiles, Weights, runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What a script says about its round. seconds: from entering the body to `submit`."""
+    """What a script says about its round. seconds: from entering the body to `submit`.
+
+    steps, learning_rate, norm: how far it went, see `fedtrain.length`; None where nobody asks.
+    """
 
     samples: int
     steps: int = 0
+    learning_rate: float | None = None
+    norm: float | None = None
     seconds: float = 0.0
     metrics: Mapping[str, float]
+
+    @property
+    def length(self) -> float:
+        """η ‖a‖₁."""
+        assert self.learning_rate is not None, "counted"
+        assert self.norm is not None, "counted"
+        return self.learning_rate * self.norm
 
 
 UNMOVED = (
@@ -155,9 +167,15 @@ class Store:
         return Memory.of(self.task, manifest.last_accepted.get(self.task.participant))
 
     def publish_update(
-        self, weights: Weights, submission: Submission, state: State | None = None
+        self,
+        weights: Weights,
+        submission: Submission,
+        state: State | None = None,
+        kept: Sequence[Kept] = (),
     ) -> str:
-        """Save the state, then publish local minus global, integers as they are.
+        """Save the state and what is kept with it, then publish local minus global.
+
+        Integers travel as they are.
 
         The answer is the receipt that counts. Raises DataError (NotFinite) naming the tensor,
         ExchangeError if there is no room, TryAgain if the state cannot be saved.
@@ -197,7 +215,7 @@ class Store:
             receipt = self._receipt(submission, digest, file.size)
             if codec is not None:
                 receipt = replace(receipt, codec=codec.document)
-            saving.commit(state if state is not None else State())
+            saving.commit(state if state is not None else State(), kept)
             return new.commit(receipt.to_json())
 
     def publish_evaluation(self, submission: Submission) -> str:
@@ -217,6 +235,8 @@ class Store:
             size=size,
             samples=submission.samples,
             steps=submission.steps,
+            learning_rate=submission.learning_rate,
+            norm=submission.norm,
             seconds=round(submission.seconds, 3),
             metrics=submission.metrics,
         )
@@ -232,6 +252,10 @@ class Store:
             return codecs.codec(self.task.codec)
         except ValueError as error:
             raise ContractError("BadTask", str(error)) from error
+
+    def base(self) -> "Base":
+        """The task's global model, opened for reading. Raises TryAgain (BaseUnreadable)."""
+        return self._base()
 
     def _base(self) -> "Base":
         """The task's global model, opened. Raises TryAgain (BaseUnreadable)."""

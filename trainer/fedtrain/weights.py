@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from fedtrain.correction import Correction
 from fedtrain.layout import FLOATING
 from fedtrain.proximal import Proximal
 from fedtrain.schema import Schema
@@ -66,6 +67,11 @@ class Weights(Protocol):
 
     def proximal(self, mu: float) -> Proximal:
         """FedProx's term around the values that the model has now."""
+
+    def correction(
+        self, strategy: str, proximal: Any, drift: Iterable[tuple[str, Tiles]]
+    ) -> Correction:
+        """The strategy's part in this round. proximal: of `proximal`. drift: SCAFFOLD's c − c_i."""
 
 
 def tile_starts(count: int) -> Iterator[tuple[int, int]]:

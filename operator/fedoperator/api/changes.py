@@ -26,6 +26,10 @@ _OPTIONAL = frozenset({"compression", "adapters"})
 
 IS_FIXED = "is fixed once the training has started; undo the change, or make another training"
 WHILE_SUSPENDED = "changes only while suspended; set suspend: true with the change, then false"
+SCAFFOLD_KEEPS = (
+    "with SCAFFOLD participants neither come nor go, as the server's control variate is the mean "
+    "of all of theirs; undo the change, or make another training"
+)
 PARTICIPANT_SUSPENDED = (
     "those that are there already change only while suspended; "
     "set suspend: true with the change, then false"
@@ -44,13 +48,17 @@ def transitions() -> Iterator[tuple[str, str, str]]:
             here, there = f"has(self.{field})", f"has(oldSelf.{field})"
             same = f"({here} == {there} && (!{here} || {same}))"
         yield field, f"{before} || {same}", IS_FIXED
+    new, old = "self.spec.participants", "oldSelf.spec.participants"
+    # The sum of two lists keyed by name has each name once.
+    same = f"size({new}) == size({old}) && size({new} + {old}) == size({old})"
+    other = "self.spec.strategy.name != 'SCAFFOLD'"
+    yield "spec.participants", f"{before} || {other} || ({same})", SCAFFOLD_KEEPS
     before += " || self.spec.suspend"
     unchanged = "self.spec.trainer == oldSelf.spec.trainer"
     yield "spec.trainer", f"{before} || {unchanged}", WHILE_SUSPENDED
-    # The sum of two lists keyed by name keeps the later of two entries of one name, and equality
-    # ignores the order: so the sums differ only where somebody in both lists changed. Linear,
-    # where looking up each name in the other list is not affordable.
-    new, old = "self.spec.participants", "oldSelf.spec.participants"
+    # The sum keeps the later of two entries of one name, and equality ignores the order: so the
+    # sums differ only where somebody in both lists changed. Linear, where looking up each name in
+    # the other list is not affordable.
     yield "spec.participants", f"{before} || {new} + {old} == {old} + {new}", PARTICIPANT_SUSPENDED
 
 
@@ -60,6 +68,10 @@ def refused(old: TrainingSpec, new: TrainingSpec) -> Iterator[tuple[str, str]]:
         field = operator.attrgetter(name)
         if field(old) != field(new):
             yield f"spec.{name}", IS_FIXED
+    if new.strategy.name == "SCAFFOLD":
+        there, here = ({p.name for p in spec.participants} for spec in (old, new))
+        if there != here:
+            yield "spec.participants", SCAFFOLD_KEEPS
     if new.suspend:
         return
     if old.trainer != new.trainer:

@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from fedoperator.api import adapters
 from fedoperator.api.base import NAME_LIMIT, NAME_PATTERN, Rule
-from fedoperator.api.strategy import COORDINATEWISE, DEFAULTS, MINIMUMS
+from fedoperator.api.strategy import COORDINATEWISE, COUNTING, DEFAULTS, MINIMUMS
 from fedoperator.api.trainer import TrainerFields
 from fedoperator.api.training import TrainingSpec
 
@@ -113,6 +113,56 @@ SPEC = (
         ),
         says="Exact is a way to form sums, and {0} forms none; use Float32 or Float64",
         values=(("self.strategy.name", lambda spec: spec.strategy.name),),
+    ),
+    Rule(
+        field="aggregation.precision",
+        cel=(f"self.aggregation.precision != 'Exact' || !(self.strategy.name in {list(COUNTING)})"),
+        holds=lambda spec: (
+            spec.aggregation.precision != "Exact" or spec.strategy.name not in COUNTING
+        ),
+        says=(
+            "Exact has room for weights that sum to 1, and those of {0} may be more; "
+            "use Float32 or Float64"
+        ),
+        values=(("self.strategy.name", lambda spec: spec.strategy.name),),
+    ),
+    Rule(
+        field="strategy.name",
+        cel=("self.strategy.name != 'SCAFFOLD' || self.participants.all(p, has(p.scratch))"),
+        holds=lambda spec: (
+            spec.strategy.name != "SCAFFOLD"
+            or all(participant.scratch is not None for participant in spec.participants)
+        ),
+        says=(
+            "SCAFFOLD keeps a control variate at each participant, and needs a place for it; give "
+            "every participant a scratch, or use FedProx"
+        ),
+    ),
+    Rule(
+        field="compression",
+        cel="!has(self.compression) || self.strategy.name != 'SCAFFOLD'",
+        holds=lambda spec: spec.compression is None or spec.strategy.name != "SCAFFOLD",
+        says=(
+            "SCAFFOLD makes of the same update a participant's control variate and the server's, "
+            "which part ways when it loses something on the way; leave it out"
+        ),
+    ),
+    Rule(
+        field="compression.codec",
+        cel=(
+            "!has(self.compression) || self.compression.codec == 'BFloat16' || "
+            "self.strategy.name != 'FedNova'"
+        ),
+        holds=lambda spec: (
+            spec.compression is None
+            or spec.compression.codec == "BFloat16"
+            or spec.strategy.name != "FedNova"
+        ),
+        says=(
+            "{0} adds to an update what earlier ones left out (error feedback), which FedNova "
+            "would normalise by this round's steps; use BFloat16, or leave it out"
+        ),
+        values=(("self.compression.codec", lambda spec: spec.compression.codec),),
     ),
     Rule(
         field="compression.codec",

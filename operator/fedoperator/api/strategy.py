@@ -15,6 +15,8 @@ from fedoperator.api.base import Model, Rule
 StrategyName = Literal[
     "FedAvg",
     "FedProx",
+    "SCAFFOLD",
+    "FedNova",
     "FedAvgM",
     "FedAdam",
     "FedYogi",
@@ -34,6 +36,8 @@ _ADAPTIVE = {"learning_rate": 0.01, "beta1": 0.9, "beta2": 0.99, "tau": 0.001}
 DEFAULTS: Mapping[StrategyName, Mapping[str, float | int | None]] = {
     "FedAvg": {},
     "FedProx": {"mu": 0.01},
+    "SCAFFOLD": {"learning_rate": 1.0},
+    "FedNova": {"mu": 0.0},
     "FedAvgM": {"learning_rate": 1.0, "momentum": 0.9},
     "FedAdam": _ADAPTIVE,
     "FedYogi": _ADAPTIVE,
@@ -59,6 +63,9 @@ MINIMUMS: Mapping[StrategyName, tuple[int, str, int]] = {
 
 COORDINATEWISE: tuple[StrategyName, ...] = ("Median", "TrimmedMean", "Bulyan")
 """Rules that order the values of each coordinate, where the others form weighted sums."""
+
+COUNTING: tuple[StrategyName, ...] = ("SCAFFOLD", "FedNova")
+"""Those that scale updates by how far their participants went."""
 
 LEAST: Mapping[str, float] = {"tau": 1e-12, "epsilon": 1e-30, "radius": 1e-30}
 """Where more than zero is not enough. A rule says it, as the API server takes the bounds of a
@@ -102,29 +109,45 @@ def _not_too_small(field: str) -> Rule:
     )
 
 
+_NO_BOUND = Rule(
+    field="normBound",
+    cel=f"!has(self.normBound) || !(self.name in {list(COUNTING)})",
+    holds=lambda strategy: strategy.norm_bound is None or strategy.name not in COUNTING,
+    says=(
+        "{0} scales an update by what its receipt says after any bound, which then bounds "
+        "nothing; leave it out, or use another strategy"
+    ),
+    values=(("self.name", lambda strategy: strategy.name),),
+)
+
+
 class Strategy(Model):
     """How the accepted updates become the next global model; each strategy has parameters of its
-    own, and normBound goes with any."""
+    own, and normBound goes with all but SCAFFOLD and FedNova."""
 
-    rules = (*map(_only_its_own, PARAMETERS), *map(_not_too_small, LEAST))
+    rules = (*map(_only_its_own, PARAMETERS), *map(_not_too_small, LEAST), _NO_BOUND)
 
     name: StrategyName = "FedAvg"
     """FedAvg: the weighted mean (McMahan et al. 2017). FedProx: the same, of participants held
-    near the global model (Li et al. 2020). FedAvgM, FedAdam, FedYogi, FedAdagrad: a server
+    near the global model (Li et al. 2020). SCAFFOLD: participants corrected by control variates
+    (Karimireddy et al. 2020). FedNova: updates normalised by how far participants went (Wang et al.
+    2020). FedAvgM, FedAdam, FedYogi, FedAdagrad: a server
     optimizer (Hsu et al. 2019, Reddi et al. 2021). DiLoCo: outer Nesterov momentum (Douillard et
     al. 2023). Against participants who mean harm: Median, TrimmedMean (Yin et al. 2018), Krum,
     MultiKrum (Blanchard et al. 2017), Bulyan (El Mhamdi et al. 2018), GeometricMedian (Pillutla
     et al. 2022), CenteredClipping (Karimireddy et al. 2021)."""
 
     norm_bound: Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)] | None = None
-    """Scales an update with a larger L2 norm down to this one; with any strategy."""
+    """Scales an update with a larger L2 norm down to this one; with any strategy but SCAFFOLD and
+    FedNova."""
 
     mu: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
-    """FedProx: the weight of the proximal term in the participant's loss. Left out: 0.01."""
+    """FedProx, FedNova: the weight of the proximal term in the participant's loss. Left out: 0.01
+    for FedProx, 0.0 for FedNova."""
 
     learning_rate: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
-    """FedAvgM, FedAdam, FedYogi, FedAdagrad, DiLoCo: of the server's step. Left out: 1.0 for
-    FedAvgM, 0.7 for DiLoCo, 0.01 for the others."""
+    """FedAvgM, FedAdam, FedYogi, FedAdagrad, DiLoCo, SCAFFOLD: of the server's step. Left out: 1.0
+    for FedAvgM and SCAFFOLD, 0.7 for DiLoCo, 0.01 for the others."""
 
     momentum: Fraction | None = None
     """FedAvgM, DiLoCo: of the server's step. Left out: 0.9."""

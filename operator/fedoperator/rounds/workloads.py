@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fedoperator.api.adapters import BaseCopy
 from fedoperator.api.base import seconds
 from fedoperator.api.round import Assignment, Record
+from fedoperator.api.strategy import DEFAULTS
 from fedoperator.api.trainer import TrainerFields, processes_per_node
 from fedoperator.api.training import Data, Scratch, Training, TrainingSpec
 from fedoperator.rounds.observed import Identity
@@ -137,7 +138,7 @@ def _participant(
         # The initial model is the global one, whoever makes it.
         own = None if role is Role.INIT else _rank_of(spec, assignment.name)
         adapters = spec.adapters.document(own)
-    proximal = spec.strategy.parameter("mu") if spec.strategy.name == "FedProx" and trains else 0
+    pulled = trains and "mu" in DEFAULTS[spec.strategy.name]
     return contract.ParticipantTask(
         role=role,
         training=training.name,
@@ -151,7 +152,8 @@ def _participant(
         parameters=spec.parameters,
         deadline=None if deadline is None else seconds(deadline).total_seconds(),
         codec=codec,
-        proximal=float(proximal or 0),
+        proximal=float(spec.strategy.parameter("mu") or 0) if pulled else 0.0,
+        strategy=spec.strategy.name if trains else "FedAvg",
         unit=spec.weight.by,
         adapters=adapters,
         base=None if spec.model.base is None else spec.model.base.digest,
@@ -185,6 +187,7 @@ def _aggregate(
         output=contract.global_folder(record.spec.round, assignment.attempt),
         candidates=tuple((c.name, c.attempt) for c in candidates),
         minimum=spec.quorum.minimum,
+        population=len(spec.participants),
         strategy=spec.strategy.document,
         norm_bound=spec.strategy.norm_bound,
         codec=None if spec.compression is None else spec.compression.document,

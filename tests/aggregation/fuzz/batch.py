@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from fedtrain import strategies
 from fedtrain.contract import RECEIPT_FILE, UPDATE_FILE, AggregateTask, Message
 from tests.aggregation.conftest import UID, Federation
 from tests.aggregation.fuzz.mutations import mutate
@@ -39,8 +40,9 @@ HEADER_LIMIT = 1024 * 1024
 """Between the longest header that a mutation makes of a sound one and the shortest of a flood."""
 
 FIELDS = {"version", "training", "round", "participant", "attempt", "base", "digest", "size"}
-FIELDS |= {"samples", "steps", "seconds", "metrics", "codec"}
-NEEDED = FIELDS - {"version", "steps", "seconds", "metrics", "codec"}
+OPTIONAL = {"version", "steps", "learning_rate", "norm", "seconds", "metrics", "codec"}
+FIELDS |= {"samples", *OPTIONAL}
+NEEDED = FIELDS - OPTIONAL
 
 
 class Broken(AssertionError):
@@ -63,15 +65,17 @@ class Batch:
         for k, name in enumerate(names):
             samples = rng.randrange(1, 10**6)
             mutate(published_by(federation, name, an_update(1000 + k), samples, codec), rng)
+        strategy = rng.choice(STRATEGIES)
+        counts_steps = strategies.STRATEGIES[strategy["name"]].counts_steps
         task = federation.task(
-            strategy=rng.choice(STRATEGIES),
-            norm_bound=rng.choice((None, None, 0.5)),
-            precision=rng.choice(("Float32", "Float64", "Exact")),
+            strategy=strategy,
+            norm_bound=None if counts_steps else rng.choice((None, None, 0.5)),
+            precision=rng.choice(("Float32", "Float64", "Float64" if counts_steps else "Exact")),
             codec=codec,
         )
         message = aggregated(federation, task, threads=rng.choice((1, 2)))
         verdicts = {name: federation.verdict_on(name, message) for name, _ in task.candidates}
-        self._verdicts(federation, verdicts, codec)
+        self._verdicts(federation, verdicts, codec, counts_steps)
         accepted = tuple(pair for pair in task.candidates if verdicts[pair[0]] == "accepted")
         without = dataclasses.replace(task, candidates=accepted, output="global/1/2")
         aggregated(federation, without, threads=1)
@@ -81,13 +85,17 @@ class Batch:
         return Counter(verdicts[name] for name in names)
 
     def _verdicts(
-        self, federation: Federation, verdicts: Mapping[str, str], codec: Document | None
+        self,
+        federation: Federation,
+        verdicts: Mapping[str, str],
+        codec: Document | None,
+        counts_steps: bool,
     ) -> None:
         """Accepted is who the naive reader finds sound; the others' reasons are words."""
         rejected = {entry.participant: entry for entry in federation.manifest().rejected}
         for name, verdict in verdicts.items():
             try:
-                sound(federation, name, codec)
+                sound(federation, name, codec, counts_steps)
             except naive.Unsound as why:
                 if verdict == "accepted":
                     raise Broken(f"{name} was accepted, but {why}") from None
@@ -139,7 +147,7 @@ def aggregated(federation: Federation, task: AggregateTask, threads: int) -> Mes
 
 
 def sound(
-    federation: Federation, name: str, codec: Document | None
+    federation: Federation, name: str, codec: Document | None, counts_steps: bool = False
 ) -> tuple[int, dict[str, np.ndarray]]:
     """The samples and values of an update that has to count. Raises Unsound for any other."""
     folder = federation.folder_of(name)
@@ -150,6 +158,7 @@ def sound(
     if type(said) is not dict or not NEEDED <= set(said) <= FIELDS:
         raise naive.Unsound("the receipt has other fields")
     _believe(said, federation, name, codec)
+    _count(said, counts_steps)
     data = naive.regular(folder / UPDATE_FILE)
     if len(data) != said["size"] or int.from_bytes(data[:8], "little") > HEADER_LIMIT:
         raise naive.Unsound("not the size that was promised")
@@ -194,3 +203,19 @@ def _believe(
         raise naive.Unsound(f"its samples are {said['samples']!r:.80}")
     if type(said["size"]) is not int:
         raise naive.Unsound("its size is no number")
+
+
+def _count(said: dict[str, Any], counts_steps: bool) -> None:
+    """Steps, learning rate and norm; counts_steps: the strategy cannot do without."""
+    steps, rate, norm = said.get("steps", 0), said.get("learning_rate"), said.get("norm")
+    if type(steps) is not int or not 0 <= steps <= 2**53:
+        raise naive.Unsound("its steps are no number")
+    for number in (rate, norm):
+        if number is not None and (type(number) not in (int, float) or not 0 < number < 1e12):
+            raise naive.Unsound("its learning rate or its norm is none")
+    if not counts_steps:
+        return
+    if rate is None or norm is None or steps == 0:
+        raise naive.Unsound("nobody knows how far it went")
+    if norm > 1000 * steps or not 1e-9 <= rate * norm <= 1e9:
+        raise naive.Unsound("it did not go that far")

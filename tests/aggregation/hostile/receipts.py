@@ -116,6 +116,19 @@ LIES = cases(
         ("samples are one more than fp64 counts", says(samples=2**53 + 1), "ReceiptInvalid"),
         ("samples have 400 digits", says_raw("samples", "9" * 400), "ReceiptInvalid"),
         ("samples have 100,000 digits", says_raw("samples", "9" * 100_000), "ReceiptInvalid"),
+        *(
+            (f"{field} is {text}", says_raw(field, text), "ReceiptInvalid")
+            for field in ("steps", "learning_rate", "norm")
+            for text in ("-1", "true", '"5"', "NaN", "Infinity", "-Infinity", "1e400", "[1]", "{}")
+        ),
+        ("steps are one more than fp64 counts", says(steps=2**53 + 1), "ReceiptInvalid"),
+        ("steps have 400 digits", says_raw("steps", "9" * 400), "ReceiptInvalid"),
+        ("steps are null", says(steps=None), "ReceiptInvalid"),
+        ("steps are 5.0", says(steps=5.0), "ReceiptInvalid"),
+        ("learning rate is 0", says(learning_rate=0), "ReceiptInvalid"),
+        ("norm is minus zero", says(norm=-0.0), "ReceiptInvalid"),
+        ("norm has 400 digits", says_raw("norm", "9" * 400), "ReceiptInvalid"),
+        ("learning rate is 1e12", says(learning_rate=1e12), "ReceiptInvalid"),
         ("version is one to come", says(version=2), "ReceiptInvalid"),
         ("version is true", says(version=True), "ReceiptInvalid"),
         ("version is text", says(version="1"), "ReceiptInvalid"),
@@ -133,6 +146,28 @@ LIES = cases(
         ("codec is an empty object", says(codec={}), "CodecMismatch|ReceiptInvalid"),
     ]
 )
+
+UNCOUNTED = cases(
+    [
+        ("steps are 0", says(steps=0), "StepsMissing"),
+        ("steps are not said", lacks("steps"), "StepsMissing"),
+        ("learning rate is not said", lacks("learning_rate"), "StepsMissing"),
+        ("learning rate is null", says(learning_rate=None), "StepsMissing"),
+        ("norm is not said", lacks("norm"), "StepsMissing"),
+        ("norm is null", says(norm=None), "StepsMissing"),
+        ("norm is beyond its steps'", says(norm=1001.0), "ReceiptInvalid"),
+        ("length is next to nothing", says(learning_rate=1e-10), "ReceiptInvalid"),
+        ("length is the smallest subnormal", says(learning_rate=5e-324), "ReceiptInvalid"),
+        ("length underflows", says(learning_rate=1e-300, norm=1e-300), "ReceiptInvalid"),
+        (
+            "length is beyond this world",
+            says(learning_rate=1e10, norm=1e3, steps=1),
+            "ReceiptInvalid",
+        ),
+        ("norm is a number to believe, of a rate that is not", says(norm=2e-9), "ReceiptInvalid"),
+    ]
+)
+"""What only those strategies refuse that have to know how far a participant went."""
 
 NOT_RECEIPTS = cases(
     [

@@ -31,6 +31,8 @@ LETTERS = "adhmz"
 STRATEGIES: tuple[Document, ...] = (
     {"name": "FedAvg"},
     {"name": "FedProx"},
+    {"name": "SCAFFOLD"},
+    {"name": "FedNova"},
     {"name": "FedAvgM"},
     {"name": "FedAdam"},
     {"name": "FedYogi"},

@@ -108,6 +108,7 @@ def _publish(task: AggregateTask, root: Path, threads: int, peers: Peers) -> str
             tensors=tensors,
             codecs=(task.codec,) if codec is None else (task.codec, codec.document),
             ranks=(task.adapters or {}).get("ranks") or {},
+            counts_steps=strategy.counts_steps,
         )
         standing, updates = _taken_in(task, intake, threads, peers, opened)
         this = Round(
@@ -147,7 +148,13 @@ def _taken_in(
     passed = {number: one for number, one in inspected.items() if one.reason is None}
     updates, gone = open_updates(opened, intake, passed)
     claims = tuple(
-        Claim(candidate=number, samples=one.samples, digest=one.digest, size=one.size)
+        Claim(
+            candidate=number,
+            samples=one.samples,
+            digest=one.digest,
+            size=one.size,
+            length=one.length,
+        )
         for number, one in passed.items()
         if number in updates
     )

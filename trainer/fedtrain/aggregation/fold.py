@@ -16,10 +16,12 @@ from fedtrain.aggregation.hashing import RunningTiles
 from fedtrain.aggregation.passes import UnitPass
 from fedtrain.aggregation.record import Record
 from fedtrain.aggregation.server import ServerState, tensor_name
+from fedtrain.aggregation.sums import Sum
 from fedtrain.aggregation.units import Carried, Unit, pieces
 from fedtrain.aggregation.updates import Bench, UnitReading, Update
 from fedtrain.errors import DataError, TryAgain
 from fedtrain.layout import TensorFileError, TensorInfo, numpy_dtype
+from fedtrain.schema import TensorSpec
 from fedtrain.strategies import Strategy
 from fedtrain.tensorfile import TensorWriter, bytes_of
 
@@ -41,10 +43,12 @@ class Weighting:
 
     coefficients: fp64 (K,), or (K+1,) with the strategy's center as last. buffers: fp64 (K,).
     scales: fp32 (K,) of the norm bound, or None. exponents: tensor → scale of the exact sum.
+    slots: of the strategy's slots that are sums, too, fp64 (K+1,), the slot itself as last.
     """
 
     coefficients: Array
     buffers: Array
+    slots: Mapping[str, Array]
     scales: Array | None
     exponents: Mapping[str, int]
 
@@ -138,13 +142,27 @@ class Fold(UnitPass):
         weights = weighting.coefficients if spec.kind == "parameter" else weighting.buffers
         total = bench.sum_of(self._server.precision)
         total.start(stop - start, weighting.exponents.get(spec.name, 0))
+        sums = self._slot_sums(spec, stop - start, bench)
         for position, value in reading.values(start, stop):
             if weights[position]:
                 total.add(value, float(weights[position]))
+            for slot, running in sums.items():
+                running.add(value, float(weighting.slots[slot][position]))
+        for slot, running in sums.items():
+            running.add(state[slot], float(weighting.slots[slot][-1]))
+            np.copyto(state[slot], running.result())
         center = self._server.strategy.center
         if center is not None and spec.kind == "parameter" and weights[-1]:
             total.add(state[center], float(weights[-1]))
         return total.result()
+
+    def _slot_sums(self, spec: TensorSpec, count: int, bench: Bench) -> dict[str, Sum]:
+        """Begun, for those slots that are sums of a parameter's deltas."""
+        sums = {}
+        for slot in self._weighting.slots if spec.kind == "parameter" else ():
+            sums[slot] = bench.sum_of(self._server.precision, slot)
+            sums[slot].start(count)
+        return sums
 
     def _coordinatewise(self, reading: UnitReading, start: int, stop: int, bench: Bench) -> Array:
         shape = len(self.updates), stop - start

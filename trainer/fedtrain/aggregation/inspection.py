@@ -6,6 +6,7 @@ is wrong is a named reason that costs this participant its round. Only a failing
 is nobody's fault and is raised.
 """
 
+import dataclasses
 import json
 import os
 import re
@@ -24,13 +25,16 @@ from fedtrain.aggregation.units import Carried
 from fedtrain.codecs import update_schema
 from fedtrain.contract import RECEIPT_FILE, UPDATE_FILE, Receipt, update_folder
 from fedtrain.layout import TensorFileError, encode_header
+from fedtrain.length import LENGTHS
 from fedtrain.schema import Schema
 from fedtrain.tensorfile import TensorFile, open_regular, read_exactly
 
 RECEIPT_LIMIT = 256 * 1024
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 CHILD_MEMORY = 256 * 1024 * 1024
-MOST_SAMPLES = 2**53
+MOST_SAMPLES = MOST_STEPS = 2**53
+LARGEST_STEP = 1000.0
+"""Of a norm, per step: what a momentum of 0.999 comes to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,7 @@ class Intake:
 
     base: digest of the global model. tensors: what an update holds. codecs: the documents that a
     receipt may name, which mean the same. ranks: of adapters that are narrower than the global one.
+    counts_steps: the strategy has to know how far each went.
     """
 
     root: Path
@@ -48,6 +53,7 @@ class Intake:
     tensors: tuple[Carried, ...]
     codecs: tuple[Mapping[str, Any] | None, ...] = (None,)
     ranks: Mapping[str, int] = field(default_factory=dict)
+    counts_steps: bool = False
 
     def schema(self, participant: str = "") -> Schema:
         """Of this participant's update file; without a name of the widest."""
@@ -66,7 +72,8 @@ class Inspected:
     """The outcome for one candidate; `reason` is None if it passed.
 
     samples, digest and size: as the receipt says. offsets: of each carrier (`units`) in the file,
-    in bytes, in their order; so nobody has to parse the file again.
+    in bytes, in their order; so nobody has to parse the file again. length: η ‖a‖₁, see
+    `fedtrain.length`, if the strategy has to know it.
     """
 
     participant: str
@@ -76,12 +83,13 @@ class Inspected:
     samples: int = 0
     digest: str = ""
     size: int = 0
+    length: float = 0.0
     offsets: tuple[int, ...] = ()
 
     def encode(self) -> bytes:
         """For the pipe from the child; `decode` gives an equal value back."""
-        names = ("participant", "attempt", "reason", "sentence", "samples", "digest", "size")
-        head = {name: getattr(self, name) for name in names}
+        fields = (field.name for field in dataclasses.fields(self))
+        head = {name: getattr(self, name) for name in fields if name != "offsets"}
         text = json.dumps(head).encode()
         offsets = struct.pack(f"<{len(self.offsets)}q", *self.offsets)
         return struct.pack("<Q", len(text)) + text + offsets
@@ -227,8 +235,30 @@ def _check_receipt(receipt: Receipt, intake: Intake, participant: str, attempt: 
         raise Refused("ReceiptInvalid", sentence)
     if receipt.samples > MOST_SAMPLES:
         raise Refused("ReceiptInvalid", "the receipt counts more than 2**53 samples")
+    if receipt.steps > MOST_STEPS:
+        raise Refused("ReceiptInvalid", "the receipt counts more than 2**53 steps")
     if receipt.samples == 0:  # the SDK publishes none; rules without weights would count it
         raise Refused("SamplesMissing", "the receipt counts no samples")
+    if intake.counts_steps:
+        _check_steps(receipt)
+
+
+def _check_steps(receipt: Receipt) -> None:
+    """A length that is a lie still leaves every sum finite, and so the others unharmed."""
+    if receipt.steps < 1 or receipt.learning_rate is None or receipt.norm is None:
+        sentence = "the receipt does not say how many steps, of what learning rate and norm"
+        raise Refused("StepsMissing", sentence)
+    if receipt.norm > LARGEST_STEP * receipt.steps:
+        sentence = f"{receipt.steps} steps have no norm of {receipt.norm:.3g}"
+        raise Refused("ReceiptInvalid", sentence)
+    low, high = LENGTHS
+    if not low <= _length(receipt) <= high:
+        sentence = f"a length of {_length(receipt):.3g} is not between {low:g} and {high:g}"
+        raise Refused("ReceiptInvalid", sentence)
+
+
+def _length(receipt: Receipt) -> float:
+    return (receipt.learning_rate or 0.0) * (receipt.norm or 0.0)
 
 
 def _check_file(file: TensorFile, receipt: Receipt, intake: Intake) -> Inspected:
@@ -246,6 +276,7 @@ def _check_file(file: TensorFile, receipt: Receipt, intake: Intake) -> Inspected
         samples=receipt.samples,
         digest=receipt.digest,
         size=file.size,
+        length=_length(receipt) if intake.counts_steps else 0.0,
         offsets=tuple(
             begin + file.tensors[carrier.name].begin
             for tensor in intake.tensors

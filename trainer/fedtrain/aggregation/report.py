@@ -33,12 +33,14 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What a receipt that passed intake says. size: bytes of the update's file."""
+    """What a receipt that passed intake says. size: bytes of the update's file. length: η ‖a‖₁ of
+    `fedtrain.length`, 0 where it is not asked for."""
 
     candidate: int
     samples: int
     digest: str
     size: int
+    length: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

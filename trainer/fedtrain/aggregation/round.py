@@ -22,7 +22,7 @@ from fedtrain.aggregation.server import ServerState, described
 from fedtrain.aggregation.units import Carried, carried
 from fedtrain.aggregation.updates import Update
 from fedtrain.aggregation.verdicts import Verdicts, VerdictsError
-from fedtrain.aggregation.weighting import must_measure, squares, weighting
+from fedtrain.aggregation.weighting import Known, must_measure, squares, weighting
 from fedtrain.codecs import Codec
 from fedtrain.contract import MODEL_FILE, SERVER_FILE, AggregateTask
 from fedtrain.errors import ContractError, TryAgain
@@ -102,7 +102,7 @@ class Round:
                     if out := self._unsound(measured, standing):
                         standing = self._without(standing, out)
                         continue
-                plan = self._weighting(weights, measured)
+                plan = self._weighting(standing, weights, measured)
                 factors = self._factors(standing, weights, parts)
                 report = self._fold(owned, standing, plan, parts, factors)
                 if out := self._unsound(report, standing):
@@ -220,9 +220,13 @@ class Round:
             return PIECE
         return min(PIECE, STACK_BYTES // (4 * count * self.threads))
 
-    def _weighting(self, weights: Sequence[float], measured: Report | None) -> Weighting:
+    def _weighting(
+        self, standing: Standing, weights: Sequence[float], measured: Report | None
+    ) -> Weighting:
+        lengths = [standing.claims[number].length for number in standing.members]
+        known = Known(weights=weights, lengths=lengths, measured=measured)
         try:
-            return weighting(self.task, self.strategy, self.schema, weights, measured)
+            return weighting(self.task, self.strategy, self.schema, known)
         except ValueError as error:
             raise ContractError("BadTask", str(error)) from error
 

@@ -36,11 +36,11 @@ class Bench:
         self._arrays: dict[str, Array] = {}
         self._sums: dict[str, Sum] = {}
 
-    def sum_of(self, precision: str) -> Sum:
-        """This thread's sum."""
-        if precision not in self._sums:
-            self._sums[precision] = sum_of(precision)
-        return self._sums[precision]
+    def sum_of(self, precision: str, name: str = "") -> Sum:
+        """This thread's sum of that name."""
+        if name not in self._sums:
+            self._sums[name] = sum_of(precision)
+        return self._sums[name]
 
     def array(self, name: str, count: int, dtype: Any = np.float32) -> Array:
         """`count` elements, of which nothing is known."""

@@ -1,6 +1,7 @@
 """How the accepted updates are put together: decided from what was measured of all of them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -32,15 +33,22 @@ def squares(report: Report, schema: Schema, count: int) -> list[float]:
     return totals
 
 
-def weighting(
-    task: AggregateTask,
-    strategy: Strategy,
-    schema: Schema,
-    weights: Sequence[float],
-    measured: Report | None,
-) -> Weighting:
-    """measured: of all shards, None if nothing had to be. Raises ValueError for a bad bound."""
-    shares = np.array(weights, np.float64)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """Of the members, in their order: n_k / n, and lengths as their receipts say.
+
+    measured: of all shards, None if nothing had to be.
+    """
+
+    weights: Sequence[float]
+    lengths: Sequence[float]
+    measured: Report | None
+
+
+def weighting(task: AggregateTask, strategy: Strategy, schema: Schema, known: Known) -> Weighting:
+    """Raises ValueError, in one sentence, for what does not go together."""
+    _check(task, strategy)
+    shares, measured = np.array(known.weights, np.float64), known.measured
     products = scales = None
     if measured is not None:
         if task.norm_bound is not None:
@@ -48,14 +56,35 @@ def weighting(
             scales = norm_bound.scales(norms, task.norm_bound)
         if Needs.PRODUCTS in strategy.needs:
             products = _products(measured, schema, scales)
-    facts = Facts(weights=shares, products=products)
+    facts = Facts(
+        weights=shares,
+        products=products,
+        lengths=np.array(known.lengths, np.float64) if strategy.counts_steps else None,
+        population=task.population,
+    )
     coefficients = strategy.coefficients(facts)
     return Weighting(
         coefficients=coefficients,
         buffers=strategy.buffer_weights(facts, coefficients),
+        slots=strategy.slot_sums(facts),
         scales=scales,
         exponents={} if measured is None else _exponents(measured, schema, scales),
     )
+
+
+def _check(task: AggregateTask, strategy: Strategy) -> None:
+    if not strategy.counts_steps:
+        return
+    if task.norm_bound is not None:
+        raise ValueError(
+            f"strategy.normBound: {strategy.name} scales an update by what its receipt says after "
+            "any bound; leave it out"
+        )
+    if task.precision == "Exact":
+        raise ValueError(
+            f"aggregation.precision: Exact has room for weights that sum to 1, and those of "
+            f"{strategy.name} may be more; use Float32 or Float64"
+        )
 
 
 def _products(

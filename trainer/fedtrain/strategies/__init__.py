@@ -14,6 +14,7 @@ from fedtrain.strategies.fedadagrad import FedAdagrad
 from fedtrain.strategies.fedadam import FedAdam
 from fedtrain.strategies.fedavg import FedAvg
 from fedtrain.strategies.fedavgm import FedAvgM
+from fedtrain.strategies.fednova import FedNova
 from fedtrain.strategies.fedprox import FedProx
 from fedtrain.strategies.fedyogi import FedYogi
 from fedtrain.strategies.geometricmedian import GeometricMedian
@@ -21,6 +22,7 @@ from fedtrain.strategies.krum import Krum
 from fedtrain.strategies.median import Median
 from fedtrain.strategies.multikrum import MultiKrum
 from fedtrain.strategies.parameters import read
+from fedtrain.strategies.scaffold import Scaffold
 from fedtrain.strategies.strategy import Array, Facts, Needs, Strategy
 from fedtrain.strategies.trimmedmean import TrimmedMean
 
@@ -31,6 +33,8 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
     for kind in (
         FedAvg,
         FedProx,
+        Scaffold,
+        FedNova,
         FedAvgM,
         FedAdam,
         FedYogi,

@@ -30,11 +30,14 @@ class Facts:
 
     Measured of their deltas, parameters only, after norm bounding. weights: (K,), n_k / n, sum 1.
     products: (K, K), the inner products; (K+1, K+1) with the tensor of the strategy's `center`
-    slot as last row, if it has one.
+    slot as last row, if it has one. lengths: (K,), how far each went by its receipt, η ‖a‖₁ of
+    `fedtrain.length`, if the strategy `counts_steps`. population: participants of the training.
     """
 
     weights: Array
     products: Array | None = None
+    lengths: Array | None = None
+    population: int = 0
 
 
 def uniform(facts: Facts) -> Array:
@@ -46,7 +49,8 @@ class Strategy:
     """FedAvg's behaviour, from which each strategy departs where its paper does.
 
     needs: what `Facts` must hold. coordinatewise: `combine` takes the place of a weighted sum.
-    center: the slot that takes part in products and sums as a further, last update.
+    center: the slot that takes part in products and sums as a further, last update. counts_steps:
+    receipts must say how far their participants went.
     """
 
     __slots__ = ()
@@ -55,6 +59,7 @@ class Strategy:
     needs: ClassVar[Needs] = Needs.NOTHING
     coordinatewise: ClassVar[bool] = False
     center: ClassVar[str | None] = None
+    counts_steps: ClassVar[bool] = False
 
     @property
     def minimum(self) -> int:
@@ -69,6 +74,13 @@ class Strategy:
     def coefficients(self, facts: Facts) -> Array:
         """fp64 (K,), with `center` (K+1,): delta = sum_k c_k d_k; 0 for who is not selected."""
         return facts.weights
+
+    def slot_sums(self, facts: Facts) -> Mapping[str, Array]:
+        """Of slots that are sums of deltas, too: fp64 (K+1,), slot ← sum_k c_k d_k + c_K slot.
+
+        That is done before `step`, which gets the slots as they are then.
+        """
+        return {}
 
     def combine(self, stack: Array, coefficients: Array) -> Array:
         """fp32 (K, n) → (n,): the delta of one piece, of a parameter or a floating buffer, if

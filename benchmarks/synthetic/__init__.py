@@ -1,0 +1,1 @@
+"""Synthetic(α, β) of FedProx, by `fedtrain run` and in one process."""
