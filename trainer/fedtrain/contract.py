@@ -41,6 +41,12 @@ MESSAGE_ENV = "FEDTRAIN_TERMINATION_LOG"
 OUTCOME_ENV = "FEDTRAIN_OUTCOME"
 """Prefix of the files in which ranks tell `fedtrain.launch`, their grandparent, why they failed."""
 
+HANG_ENV = "FEDTRAIN_HANG_TIMEOUT"
+"""Seconds without a step after which `fedtrain.launch` calls a rank hung; unset for never."""
+
+GRACE_ENV = "FEDTRAIN_GRACE"
+"""Seconds from SIGTERM to SIGKILL, as Kubernetes gives them to a pod; 30 if unset."""
+
 MOUNT = "/fedtrain"
 """Where containers see the training's folder on the exchange."""
 
@@ -119,6 +125,7 @@ class ParticipantTask:
     round and publishes `output/update.safetensors`; EVALUATE measures `model`, publishes metrics.
     model: None only for INIT. deadline: seconds the operator allows from readiness on, or None.
     codec: how the update is to travel, see `fedtrain.codecs`; None for fp32. proximal: FedProx's μ.
+    optimizer_state: "Reset", or "Keep" to begin with that of the last accepted round.
     """
 
     role: Role
@@ -134,6 +141,7 @@ class ParticipantTask:
     deadline: float | None = None
     codec: Mapping[str, Any] | None = None
     proximal: float = 0.0
+    optimizer_state: str = "Reset"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

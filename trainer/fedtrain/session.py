@@ -16,11 +16,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, TypeVar, cast
 
-from fedtrain import collective, errors, outcome, seeds
+from fedtrain import collective, errors, memory, midround, outcome, seeds
 from fedtrain.collective import Ranks
 from fedtrain.contract import (
     METRIC_NAME,
@@ -33,6 +34,8 @@ from fedtrain.contract import (
     decode_task,
 )
 from fedtrain.errors import ContractError, DataError, FedtrainError
+from fedtrain.kept import Kept
+from fedtrain.midround import Midround
 from fedtrain.models import weights_of, without_term
 from fedtrain.proximal import UNUSED, Proximal
 from fedtrain.state import State
@@ -63,6 +66,7 @@ class Round:
     seed: int
     deadline: float | None
     state: State
+    _midround: Midround = field(repr=False)
     _proximal: Proximal = field(repr=False)
     _submit: Callable[[Submission | FedtrainError], None] = field(repr=False)
     _entered: float = field(repr=False, default_factory=time.monotonic)
@@ -75,6 +79,7 @@ class Round:
         samples: the *participant's* total over all ranks, in the unit of `spec.weight`. steps:
         optimizer steps taken. Raises ContractError or DataError, on every rank the same.
         """
+        self._midround.submitting()
         seconds = time.monotonic() - self._entered
         try:
             told: Submission | FedtrainError = Submission(
@@ -86,6 +91,38 @@ class Round:
         except FedtrainError as error:
             told = error
         self._submit(told)
+
+    @property
+    def scratch(self) -> Path:
+        """A folder of the participant's own for caches; what is in it may be gone at any time."""
+        return memory.cache(self._midround.task)
+
+    def resume(
+        self, *, every: int | timedelta = midround.DEFAULT_EVERY, **parts: Any
+    ) -> dict[str, Any]:
+        """Go on where an earlier attempt at this round was interrupted; once, by all ranks.
+
+            progress = rnd.resume(optimizer=optimizer, scheduler=scheduler)
+            for epoch in range(progress.get("epoch", 0), epochs):
+
+        parts: whatever else than the model must be as it was: torch optimizers, and anything with
+        state_dict() and load_state_dict(). If a checkpoint of this round is on the scratch, model,
+        parts and generators are restored, and the answer is what `step` was told last; else {}.
+        From here on `step` saves: every so many steps (int) or so much time, and on SIGTERM.
+        """
+        return self._midround.resume(every, parts)
+
+    def step(self, **progress: Any) -> None:
+        """Say that an optimizer step is done: after each one, on all ranks alike.
+
+        progress: JSON values, the same on all ranks, that say where to go on from here. Costs
+        microseconds, but where it saves. After a SIGTERM it saves and ends the process (exit 75).
+        """
+        self._midround.step(progress)
+
+    def alive(self) -> None:
+        """Where something takes longer than trainer.hangTimeout: say that it goes on, as `step`."""
+        self._midround.alive()
 
     def proximal_term(self) -> Any:
         """FedProx's μ/2·‖w − w_t‖² over the trainable parameters of a torch model, for the loss:
@@ -129,13 +166,13 @@ def rounds(
         _say(f"{task.output} has its receipt already: that is the result")
         return
     weights = weights_of(model)
-    session = Session(store=store, ranks=ranks, weights=weights)
+    kept = Kept(model, optimizer, ranks)
+    session = Session(store=store, ranks=ranks, weights=weights, model=model, kept=kept)
     if task.role is Role.INIT:
         session.together(lambda: store.publish_untrained(weights))
         return
     store.load(weights)
-    if hasattr(optimizer, "state"):
-        optimizer.state.clear()
+    kept.reset()
     seeds.reseed(seeds.derive(task.seed, task.round, task.participant, ranks.rank))
     if task.role is Role.EVALUATE:
         session.evaluate(model, evaluate)
@@ -150,7 +187,11 @@ class Session:
     store: Store
     ranks: Ranks
     weights: Weights
+    model: Any
+    kept: Kept
+    accepted: tuple[int, int] | None = None
     submitted: bool = False
+    published: bool = False
     state: State = field(default_factory=State)
 
     def train(self) -> Iterator[Round]:
@@ -158,6 +199,9 @@ class Session:
         task = self.store.task
         # Rank 0 reads it for all: of several nodes' scratch, its own is where it was saved.
         self.state = self.together(lambda: self.store.memory().state())
+        self.accepted = self.together(lambda: self.store.memory().accepted)
+        self.kept.begin(task, self.accepted)
+        middle = midround.of(task, self.model, self.ranks, self._begin_again)
         proximal = self.weights.proximal(task.proximal)
         rnd = Round(
             number=task.round,
@@ -166,15 +210,18 @@ class Session:
             seed=seeds.derive(task.seed, task.round, task.participant),
             deadline=task.deadline,
             state=self.state,
+            _midround=middle,
             _proximal=proximal,
             _submit=self.submit,
         )
         try:
             yield rnd
         except GeneratorExit:  # a `break`, after which nothing of ours runs
-            if not self.submitted:
+            if not self.submitted and not middle.ended:
                 outcome.of_exception(_no_submit(), self.ranks.rank).leave()
             raise
+        finally:
+            middle.close(submitted=self.published)
         if not self.submitted:
             self.submit(_no_submit())
         if task.proximal and not proximal.asked and self.ranks.rank == 0:
@@ -185,8 +232,17 @@ class Session:
         if self.submitted:
             raise ContractError("SubmittedTwice", "rnd.submit(...) was called twice in one round")
         self.submitted = True
-        submission = agree(self.ranks.gather(told), self.ranks.rank)
+        told_by_all = self.ranks.gather(told)
+        midround.agree(told_by_all)
+        submission = agree(told_by_all, self.ranks.rank)
+        self.kept.save(self.store.task, self.accepted)
         self.together(lambda: self.store.publish_update(self.weights, submission, self.state))
+        self.published = True
+
+    def _begin_again(self) -> None:
+        """As the round began: after a checkpoint that could not be used after all."""
+        self.store.load(self.weights)
+        self.kept.begin(self.store.task, self.accepted)
 
     def evaluate(self, model: Any, evaluate: Evaluate | None) -> None:
         """Measure the global model on every rank; rank 0's metrics are what counts."""
@@ -300,6 +356,7 @@ def _plain(model: Any, evaluate: Evaluate | None) -> Iterator[Round]:
         if ranks.rank == 0:
             _say(f"trained on {submission.samples} samples {_shown(submission.metrics)}")
 
+    middle = midround.nowhere(model, ranks)
     yield Round(
         number=1,
         participant="local",
@@ -307,6 +364,7 @@ def _plain(model: Any, evaluate: Evaluate | None) -> Iterator[Round]:
         seed=seeds.derive(0, 1, "local"),
         deadline=None,
         state=State(),
+        _midround=middle,
         _proximal=without_term(model),
         _submit=submit,
     )

@@ -3,6 +3,8 @@
 import operator
 from collections.abc import Iterator
 
+from pydantic.alias_generators import to_camel
+
 from fedoperator.api.training import Participant, TrainingSpec
 
 FIXED = (
@@ -13,6 +15,7 @@ FIXED = (
     "compression",
     "model",
     "parameters",
+    "optimizer_state",
     "exchange",
     "seed",
     "security",
@@ -30,13 +33,17 @@ PARTICIPANT_SUSPENDED = (
 )
 
 
+def _spelled(name: str) -> str:
+    return ".".join(["spec", *map(to_camel, name.split("."))])
+
+
 def transitions() -> Iterator[tuple[str, str, str]]:
     """(field, CEL over self and oldSelf at the root, sentence): what may change after the start."""
     # Of spec.parameters, which has no schema, the API server does not see that a name was
     # exchanged for another (1.37: it compares only names that both sides have); `changes` does.
     before = "!has(oldSelf.status) || !has(oldSelf.status.round)"
     for name in FIXED:
-        field = f"spec.{name}"
+        field = _spelled(name)
         same = f"self.{field} == oldSelf.{field}"
         if name in _OPTIONAL:
             here, there = f"has(self.{field})", f"has(oldSelf.{field})"
@@ -57,7 +64,7 @@ def refused(old: TrainingSpec, new: TrainingSpec) -> Iterator[tuple[str, str]]:
     for name in FIXED:
         field = operator.attrgetter(name)
         if field(old) != field(new):
-            yield f"spec.{name}", IS_FIXED
+            yield _spelled(name), IS_FIXED
     if new.suspend:
         return
     if old.trainer != new.trainer:

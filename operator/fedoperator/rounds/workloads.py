@@ -140,6 +140,7 @@ def _participant(
         deadline=None if deadline is None else seconds(deadline).total_seconds(),
         codec=codec,
         proximal=float(proximal or 0),
+        optimizer_state=spec.optimizer_state if trains else "Reset",
     )
 
 
