@@ -68,6 +68,12 @@ class Heart:
         numbers = self._pid, self._main, steps, watched, saves, now
         _NUMBERS.pack_into(self._memory, 0, *numbers)
 
+    def close(self) -> None:
+        """No longer answer; for a process that goes on without us."""
+        if self._stacks is not None:
+            faulthandler.unregister(ASK)
+            self._stacks.close()
+
 
 def hearts(prefix: Path) -> dict[int, Beat]:
     """The last beat of each rank of this node, by rank."""

@@ -12,6 +12,7 @@ optimizer had when `rounds(...)` was entered. So a process for each round and on
 do the same.
 """
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,7 +69,7 @@ class Kept:
         folder = _folder(task, accepted)
         if not self._ranks.tell((folder / SNAPSHOT_FILE).exists()):
             if self._ranks.rank == 0:
-                print(f"fedtrain: {LOST.format(*accepted)}", flush=True)
+                print(f"fedtrain: {LOST.format(*accepted)}", file=sys.stderr, flush=True)
             return
         try:
             found = snapshot.read(folder, self._ranks)
