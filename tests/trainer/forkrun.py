@@ -53,6 +53,8 @@ def run(path: str, processes: str, script: str) -> int:
 
 
 def _serve_one(client: socket.socket) -> None:
+    import torch
+
     text, rights, _, _ = client.recvmsg(1 << 20, socket.CMSG_SPACE(8))
     while not text.endswith(b"\n"):
         text += client.recv(1 << 20)
@@ -63,10 +65,9 @@ def _serve_one(client: socket.socket) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    ranks = [_rank(rank, request, port) for rank in range(request["world"])]
+    # As torchrun's agent does: the store is ours, on a port that nobody can take in between.
+    store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    ranks = [_rank(rank, request, store.port) for rank in range(request["world"])]
     failed = False
     while ranks:
         pid, status = os.waitpid(-1, os.WNOHANG)
@@ -92,6 +93,7 @@ def _rank(rank: int, request: dict[str, Any], port: int) -> int:
     os.setsid()
     world = str(request["world"])
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": world}
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
     os.environ |= {"LOCAL_WORLD_SIZE": world, "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     sys.argv = [request["script"]]
     try:

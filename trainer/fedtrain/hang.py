@@ -110,9 +110,9 @@ def sentence_of(
     rank: int | None, beats: Mapping[int, Beat], stacks: Mapping[int, str], now: float
 ) -> str:
     if rank is None:
-        since = max(now - beat.at for beat in beats.values())
+        longest = max(now - beat.at for beat in beats.values())
         ranks = f"rank {', '.join(map(str, beats))}"
-        return f"{ranks}: no step for {since:.0f} s, and nothing but waiting in a collective"
+        return f"{ranks}: no step for {longest:.0f} s, and nothing but waiting in a collective"
     beat, frames = beats[rank], _frames(stacks[rank], beats[rank].main)
     where = f"it is at {_place(frames)}" if frames else f"it does not answer ({_state(beat.pid)})"
     since = f"for {now - beat.at:.0f} s, since step {beat.steps}"

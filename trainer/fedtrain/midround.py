@@ -6,48 +6,32 @@ holds one snapshot (`fedtrain.snapshot`): model, optimizers, whatever else the s
 the generators of every rank, and what `rnd.step` was told last. It is of a round and the global
 model that it began with, whatever the attempt; a cache, which may be missing or spoilt at any time.
 
-All ranks have to save after the same step. So they look at each other now and then, in one small
-collective after a step on which the look before agreed: then all learn whether anybody was told to
-stop (SIGTERM) and whether it is time to save. Looks are about a second apart, so no step pays for
-them, and nothing is assumed of how far ranks run ahead of each other: on a GPU that is many steps,
-with gradient accumulation any number. A single process looks after every step.
+All ranks save after the same step, on which they agree by `fedtrain.looks`.
 """
 
 import contextlib
 import json
 import operator
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from fedtrain import collective, memory, outcome, publication, seeds, snapshot
-from fedtrain.collective import Alone, Ranks
+from fedtrain.collective import Ranks
 from fedtrain.contents import Contents
 from fedtrain.contract import Exit, ParticipantTask
 from fedtrain.errors import ContractError
 from fedtrain.heart import Heart
+from fedtrain.looks import Looks
+from fedtrain.sigterm import Sigterm
 from fedtrain.snapshot import Snapshot, SnapshotError
 
-LOOK_SECONDS = 1.0
 DEFAULT_EVERY = timedelta(minutes=10)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """What a rank shows the others. next: of rank 0, after which step to look again."""
-
-    steps: int
-    told: bool
-    due: bool
-    next: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,12 +56,11 @@ class Midround:
     _every_steps: int = 0
     _every_seconds: float = 0.0
     _saved_at: float = 0.0
-    _next: int = sys.maxsize
-    _looked: tuple[int, float] = (0, 0.0)
-    _told: bool = False
-    _handler: Any = None
-    _handles: bool = False
-    _pid: int = field(default_factory=os.getpid)
+    _looks: Looks = field(init=False)
+    _sigterm: Sigterm = field(default_factory=Sigterm)
+
+    def __post_init__(self) -> None:
+        self._looks = Looks(self.ranks)
 
     def resume(self, every: int | timedelta, parts: Mapping[str, Any]) -> dict[str, Any]:
         """See `Round.resume`."""
@@ -95,68 +78,49 @@ class Midround:
             return {}
         if self.ranks.rank == 0:
             self._remove_others()
-        self._hear()
+        self._sigterm.hear()
+        self._beat(watched=False)
         progress = self._restored(self._contents)
         self._saved_at = time.monotonic()
-        self._looked = self._steps, self._saved_at
-        self._next = self._steps + 1
+        self._looks.begin(self._steps)
         return progress
 
     def step(self, progress: dict[str, Any]) -> None:
         """See `Round.step`."""
         self._steps += 1
         self._progress = progress
-        self.heart.beat(self._steps, watched=True, saves=self._handles)
-        if self._steps >= self._next:
+        self._beat()
+        if self._steps >= self._looks.next:
             self._look()
         elif self._is_turn():
             self._save()
 
     def alive(self) -> None:
         """See `Round.alive`."""
-        self.heart.beat(self._steps, watched=True, saves=self._handles)
+        self._beat()
 
     def submitting(self) -> None:
         """From here on, what takes long is not the script's."""
-        self.heart.beat(self._steps, watched=False, saves=self._handles)
+        self._beat(watched=False)
 
     def close(self, *, submitted: bool) -> None:
         """The round is over on this rank: forget it, and heed a SIGTERM that came too late."""
         self.heart.beat(0, watched=False, saves=False)
         if submitted and self.ranks.rank == 0 and self.folder is not None:
-            with contextlib.suppress(OSError):  # the next round tries again
-                publication.remove(self.folder)
-        self._next = sys.maxsize
-        if self._handles and threading.current_thread() is threading.main_thread():
-            self._handles = False
-            signal.signal(signal.SIGTERM, self._handler)
-            if self._told and submitted:
-                signal.raise_signal(signal.SIGTERM)
+            _remove(self.folder.parent)
+        self._sigterm.let_go(heed=submitted)
 
     def _look(self) -> None:
-        now = time.monotonic()
-        due = bool(self._every_seconds) and now - self._saved_at >= self._every_seconds
-        due = due or self._is_turn()
-        mine = Look(steps=self._steps, told=self._told, due=due, next=self._next_look(now))
-        told = self.ranks.gather(mine)
-        agree(told)
-        self._next, self._looked = told[0].next, (self._steps, now)
-        if any(look.told for look in told):
+        passed = time.monotonic() - self._saved_at
+        due = self._is_turn() or 0 < self._every_seconds <= passed
+        told, due = self._looks.look(self._steps, told=self._sigterm.told, due=due)
+        if told:
             self._stop()
-        elif told[0].due:
+        elif due:
             self._save()
 
     def _is_turn(self) -> bool:
         return self._every_steps > 0 and self._steps % self._every_steps == 0
-
-    def _next_look(self, now: float) -> int:
-        """About a second from here; at most twice as many steps as since the look before."""
-        if isinstance(self.ranks, Alone):
-            return self._steps + 1
-        steps, at = self._looked
-        made = max(1, self._steps - steps)
-        fitting = int(made * LOOK_SECONDS / max(now - at, 1e-9))
-        return self._steps + max(1, min(2 * made, fitting))
 
     def _stop(self) -> None:
         """Save, and end this process so that another attempt goes on from here."""
@@ -173,14 +137,12 @@ class Midround:
         collective.do_not_wait_for_peers()
         raise SystemExit(int(Exit.TRY_AGAIN))
 
-    # ---- saving and restoring --------------------------------------------------------------------
-
     def _save(self) -> bool:
         """Write a snapshot; one that cannot be written is said in the log and costs no more."""
         if self.folder is None or self._contents is None:
             return False
         generators = seeds.generators()  # before anything here could draw from them
-        self.heart.beat(self._steps, watched=False, saves=self._handles)
+        self._beat(watched=False)
         try:
             progress = json.loads(json.dumps(self._progress))
         except (TypeError, ValueError) as error:
@@ -198,12 +160,12 @@ class Midround:
             return False
         finally:
             self._saved_at = time.monotonic()
-            self.heart.beat(self._steps, watched=True, saves=self._handles)
+            self._beat()
         self._say(f"step {self._steps} was saved in {self._saved_at - started:.1f} s")
         if self.ranks.rank == 0:
             for folder in self._folders():
                 if folder.name != str(self._steps):
-                    publication.remove(folder)
+                    _remove(folder)
         return True
 
     def _restored(self, contents: Contents) -> dict[str, Any]:
@@ -249,24 +211,12 @@ class Midround:
     def _remove_others(self) -> None:
         """Snapshots of rounds that are over, and what was never finished."""
         assert self.folder is not None
-        with contextlib.suppress(OSError):
-            for folder in [*self.folder.parent.iterdir(), *self.folder.glob(".tmp-*")]:
-                if folder != self.folder:
-                    publication.remove(folder)
+        for folder in [*self.folder.parent.glob("*"), *self.folder.glob(".tmp-*")]:
+            if folder != self.folder:
+                _remove(folder)
 
-    def _hear(self) -> None:
-        """From here on SIGTERM means: save after the next look, and end."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        self._handler = signal.signal(signal.SIGTERM, self._heard)
-        self._handles = True
-        self.heart.beat(self._steps, watched=False, saves=True)
-
-    def _heard(self, number: int, frame: FrameType | None) -> None:
-        self._told = True
-        if os.getpid() != self._pid:  # a worker that was forked from us ends as it always did
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+    def _beat(self, *, watched: bool = True) -> None:
+        self.heart.beat(self._steps, watched=watched, saves=self._sigterm.heard)
 
     def _say(self, line: str) -> None:
         if self.ranks.rank == 0:
@@ -305,24 +255,6 @@ def nowhere(model: Any, ranks: Ranks) -> Midround:
     )
 
 
-def agree(told: list[Any]) -> None:
-    """Raises ContractError unless the ranks say the same kind of thing after the same step.
-
-    A rank that hands in its submission while others look has left the loop before them.
-    """
-    steps = [one.steps if isinstance(one, Look) else None for one in told]
-    for rank, count in enumerate(steps):
-        if count != steps[0]:
-            first, other = (
-                f"rank {r} {'is done' if n is None else f'is at step {n}'}"
-                for r, n in ((0, steps[0]), (rank, count))
-            )
-            raise ContractError(
-                "StepsDisagree",
-                f"{first}, {other}: every rank must call rnd.step(...) the same number of times",
-            )
-
-
 _hearts: dict[int, Heart] = {}
 
 
@@ -331,3 +263,9 @@ def _heart(rank: int) -> Heart:
     if rank not in _hearts:
         _hearts[rank] = Heart(rank)
     return _hearts[rank]
+
+
+def _remove(folder: Path) -> None:
+    """What cannot be removed now is removed by the next round."""
+    with contextlib.suppress(OSError):
+        publication.remove(folder)

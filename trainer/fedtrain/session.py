@@ -21,7 +21,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, TypeVar, cast
 
-from fedtrain import collective, errors, memory, midround, outcome, seeds
+from fedtrain import collective, errors, looks, memory, midround, outcome, seeds
 from fedtrain.collective import Ranks
 from fedtrain.contract import (
     METRIC_NAME,
@@ -233,7 +233,7 @@ class Session:
             raise ContractError("SubmittedTwice", "rnd.submit(...) was called twice in one round")
         self.submitted = True
         told_by_all = self.ranks.gather(told)
-        midround.agree(told_by_all)
+        looks.agree(told_by_all)
         submission = agree(told_by_all, self.ranks.rank)
         self.kept.save(self.store.task, self.accepted)
         self.together(lambda: self.store.publish_update(self.weights, submission, self.state))
