@@ -12,6 +12,7 @@ all ranks. Without tensors, torch is not loaded.
 import hashlib
 import json
 import pickle
+import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ def write(
         _on_rank_0(ranks, commit)
     finally:
         if ranks.rank == 0:
-            publication.remove(path)
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def read(folder: Path, ranks: Ranks) -> Snapshot:
