@@ -67,7 +67,10 @@ def the_design_example() -> Document:
             "resources": {"limits": {"nvidia.com/gpu": 4, "memory": "64Gi"}},
             "nodes": 2,
             "processesPerNode": 4,
+            "terminationGracePeriodSeconds": 120,
+            "hangTimeout": "10m",
         },
+        optimizerState="Keep",
         participants=[
             {
                 "name": "hospital-a",

@@ -43,6 +43,7 @@ REFUSED = (
     fixed("parameters", {"lr": 0.2}),
     fixed("exchange", {"size": "2Gi"}),
     fixed("seed", 1),
+    fixed("optimizerState", "Keep"),
     fixed("security", {"runAsUser": None}),
     Change(
         "the trainer",

@@ -67,6 +67,8 @@ FIELDS = {
     "resources": RESOURCES,
     "nodeSelector": st.dictionaries(NAMES, TEXTS, max_size=2),
     "sharedMemory": QUANTITIES,
+    "terminationGracePeriodSeconds": st.integers(1, 86400),
+    "hangTimeout": st.sampled_from(["30s", "1h30m"]),
     "imagePullPolicy": st.sampled_from(["Always", "Never"]),
     "tolerations": st.lists(some(key=NAMES, operator=st.just("Exists")), max_size=2),
 }

@@ -142,6 +142,29 @@ MISTAKES = (
         ),
     ),
     Mistake(
+        "a hang timeout of nothing",
+        participants({"trainer": {"hangTimeout": "0s"}}, {}),
+        (
+            "spec.participants[0].trainer.hangTimeout: 0s is no time at all; "
+            "use 10s or more, or leave it out to wait for ever",
+        ),
+    ),
+    Mistake(
+        "no time to save in",
+        a_trainer(terminationGracePeriodSeconds=0),
+        (
+            "spec.trainer.terminationGracePeriodSeconds: 0 is not a number of seconds; "
+            "use 1 or more, or leave it out for 30",
+        ),
+        theirs="spec.trainer.terminationGracePeriodSeconds in body should be greater than",
+    ),
+    Mistake(
+        "another word for keeping",
+        {"optimizerState": "Kept"},
+        ('spec.optimizerState: "Kept" is not Reset or Keep; did you mean Keep?',),
+        theirs='spec.optimizerState: Unsupported value: "Kept"',
+    ),
+    Mistake(
         "a quorum above the participants",
         {"quorum": {"minimum": 3}},
         (

@@ -63,3 +63,11 @@ def test_an_aggregation_of_several_shards_is_observed_as_several(tmp_path: Path)
     children.create(of_each_role(aggregation={"shards": 3})[Role.AGGREGATE])
     (child,) = children.observed().children
     assert child.nodes == 3
+
+
+def test_ranks_know_how_long_they_have_to_save(tmp_path: Path) -> None:
+    (command,) = a_machine(tmp_path).commands(of_each_role()[Role.TRAIN])
+    assert command.environment["FEDTRAIN_GRACE"] == "10"
+    trainer = {"image": "i", "command": ["c"], "terminationGracePeriodSeconds": 45}
+    (command,) = a_machine(tmp_path).commands(of_each_role(trainer=trainer)[Role.TRAIN])
+    assert command.environment["FEDTRAIN_GRACE"] == "45"

@@ -167,6 +167,8 @@ def test_what_a_trainer_sets_reaches_its_pod():
         "priorityClassName": "low",
         "schedulerName": "mine",
         "sharedMemory": "1Gi",
+        "terminationGracePeriodSeconds": 120,
+        "hangTimeout": "1m30s",
         "volumes": [{"name": "code", "mountPath": "/code", "configMap": {"name": "script"}}],
     }
     pod = rendered(a_workload(**given_fields))["spec"]["template"]["spec"]
@@ -176,11 +178,29 @@ def test_what_a_trainer_sets_reaches_its_pod():
         "priorityClassName", "schedulerName",
     ):  # fmt: skip
         assert pod[name] == given_fields[name]
+    assert pod["terminationGracePeriodSeconds"] == 120
+    env = {e["name"]: e.get("value") for e in container["env"]}
+    assert (env["FEDTRAIN_GRACE"], env["FEDTRAIN_HANG_TIMEOUT"]) == ("120", "90")
     assert container["imagePullPolicy"] == "Always"
     assert container["args"] == ["--part", "1"]
     assert given_fields["env"][0] in container["env"]
     mounts = {m["mountPath"] for m in container["volumeMounts"]}
     assert {"/code", "/dev/shm"} <= mounts
+
+
+def test_what_a_trainer_leaves_out_is_kubernetes_own():
+    pod = rendered(a_workload())["spec"]["template"]["spec"]
+    assert "terminationGracePeriodSeconds" not in pod
+    names = {e["name"] for e in pod["containers"][0]["env"]}
+    assert not names & {"FEDTRAIN_GRACE", "FEDTRAIN_HANG_TIMEOUT"}
+
+
+def test_participants_that_train_are_told_to_keep_their_optimizers():
+    found = workloads_of(
+        a_world(rounds=1, evaluation={"by": "north"}).edited(optimizerState="Keep")
+    )
+    told = {role: work.task.optimizer_state for role, work in found.items() if work.trainer}
+    assert told == {Role.INIT: "Reset", Role.TRAIN: "Keep", Role.EVALUATE: "Reset"}
 
 
 def test_a_claim_is_made_with_the_preparation_and_belongs_to_nobody():

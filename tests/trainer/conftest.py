@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -227,6 +227,24 @@ def exchange(tmp_path: Path) -> Iterator[Exchange]:
     exchange = Exchange(tmp_path)
     yield exchange
     exchange.stop()
+
+
+@pytest.fixture(scope="session")
+def forkrun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int, Path], list[str]]]:
+    """(processes, script) -> a command like torchrun's, whose ranks need not import torch anew."""
+    program = str(Path(__file__).with_name("forkrun.py"))
+    path = tmp_path_factory.mktemp("forkrun") / "socket"
+    environment = {**os.environ, "PYTHONPATH": str(TRAINER), "OMP_NUM_THREADS": "1"}
+    server = subprocess.Popen([sys.executable, program, "serve", str(path)], env=environment)
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert server.poll() is None, "forkrun did not start"
+        assert time.monotonic() < deadline, "torch was not imported in two minutes"
+        time.sleep(0.05)
+    python = [sys.executable, "-S", program, "run", str(path)]
+    yield lambda processes, script: [*python, str(processes), str(script)]
+    server.kill()
+    server.wait()
 
 
 @pytest.fixture

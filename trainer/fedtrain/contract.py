@@ -65,6 +65,11 @@ HUB_LINE_LIMIT = 4 * 1024 * 1024
 
 HUB_BEAT = 3.0
 """Seconds between two signs of life, each way; who is silent three times as long is gone."""
+HANG_ENV = "FEDTRAIN_HANG_TIMEOUT"
+"""Seconds without a step after which `fedtrain.launch` calls a rank hung; unset for never."""
+
+GRACE_ENV = "FEDTRAIN_GRACE"
+"""Seconds from SIGTERM to SIGKILL, as Kubernetes gives them to a pod; 30 if unset."""
 
 MOUNT = "/fedtrain"
 """Where containers see the training's folder on the exchange."""
@@ -152,6 +157,7 @@ class ParticipantTask:
     adapter has to have, or None. base: the digest of the frozen base model, or None for that which
     the global model names, see `fedtrain.basemodel`.
     strategy: its name, for some have a part in the training, see `fedtrain.correction`.
+    optimizer_state: "Reset", or "Keep" to begin with that of the last accepted round.
     """
 
     role: Role
@@ -171,6 +177,7 @@ class ParticipantTask:
     adapters: Mapping[str, Any] | None = None
     base: str | None = None
     strategy: str = "FedAvg"
+    optimizer_state: str = "Reset"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

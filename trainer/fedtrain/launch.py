@@ -19,6 +19,7 @@ from pathlib import Path
 from fedtrain import publication
 from fedtrain.contract import (
     DEFAULT_MESSAGE_PATH,
+    HANG_ENV,
     HUB_ENV,
     MANIFEST_FILE,
     MESSAGE_ENV,
@@ -34,6 +35,7 @@ from fedtrain.contract import (
     result_of,
 )
 from fedtrain.errors import FedtrainError, TryAgain
+from fedtrain.hang import Watch
 from fedtrain.outcome import Ended, Verdict, judge
 from fedtrain.process import Command
 
@@ -75,8 +77,11 @@ def _run(command: list[str], task: ParticipantTask, folder: Path) -> Verdict:
         master = environment.get("PET_MASTER_ADDR", "")
         if nodes > 1 and not wait_for_name(master, process.linger):
             return _unresolved(master)
+        timeout = float(environment[HANG_ENV]) if environment.get(HANG_ENV) else None
+        watch = Watch(process.prefix, timeout, nodes, process.kill)
         try:
-            code = process.run(command)
+            with watch:
+                code = process.run(command)
         except OSError as error:
             sentence = f"{command[0]!r} cannot be started: {error.strerror or error}"
             return _contract("CommandNotFound", sentence)
@@ -91,6 +96,8 @@ def _run(command: list[str], task: ParticipantTask, folder: Path) -> Verdict:
             if code != 0:
                 say(f"the command exited with {code} after its result was published")
             return Verdict(exit=Exit.OK, message=result)
+        if watch.verdict is not None:
+            return watch.verdict
         verdict = judge(
             Ended(
                 role=task.role,

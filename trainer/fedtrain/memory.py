@@ -71,10 +71,7 @@ class Memory:
     @classmethod
     def of(cls, task: ParticipantTask, accepted: tuple[int, int] | None) -> Self:
         """The participant's memory on its scratch, or else one that ends with this process."""
-        scratch = os.environ.get(SCRATCH_ENV)
-        root = Path(scratch) if scratch else _root_of_this_process()
-        folder = root / training_folder(task.training, task.uid) / task.participant / "state"
-        return cls(folder=folder, task=task, accepted=accepted, lasting=bool(scratch))
+        return cls(folder=home(task) / "state", task=task, accepted=accepted, lasting=lasting())
 
     @property
     def _given_back(self) -> Path | None:
@@ -111,7 +108,7 @@ class Memory:
             named = _OF_A_ROUND.fullmatch(entry.name)
             if named is None or int(named[1]) >= self.task.round:
                 continue
-            if entry != self._given_back:
+            if self.accepted != (int(named[1]), int(named[2])) or entry.name.startswith(".tmp-"):
                 shutil.rmtree(entry, ignore_errors=True)
 
 
@@ -208,6 +205,25 @@ def _written(folder: Path, state: State, kept: Sequence[Kept]) -> str:
     for one in kept:
         one.write(folder)
     return state.write(folder)
+
+
+def home(task: ParticipantTask) -> Path:
+    """The participant's folder on its scratch, or else one that ends with this process."""
+    root = Path(os.environ[SCRATCH_ENV]) if lasting() else _root_of_this_process()
+    return root / training_folder(task.training, task.uid) / task.participant
+
+
+def cache(task: ParticipantTask | None) -> Path:
+    """`rnd.scratch`, made if need be; without a task that of a plain run."""
+    folder = (home(task) if task is not None else _root_of_this_process()) / "scratch"
+    with _told("ScratchNotWritable"):
+        publication.make_folder(folder)
+    return folder
+
+
+def lasting() -> bool:
+    """Whether what is kept outlives this process."""
+    return bool(os.environ.get(SCRATCH_ENV))
 
 
 def _root_of_this_process() -> Path:

@@ -24,6 +24,7 @@ NO_SUBMIT = "the script ended without rnd.submit(...): call it once, after the t
 NEVER_ENTERED = (
     "the script ended without entering rounds(...): loop over rounds(model, ...) in every role"
 )
+TERMINATED = "Terminated"
 
 _PUBLISHED = "-published"
 _LOST_TYPES = frozenset({"DistBackendError", "DistNetworkError", "DistStoreError"})
@@ -161,9 +162,15 @@ class Verdict:
 def judge(ended: Ended) -> Verdict:
     """The verdict on a command that left no receipt; most telling evidence first."""
     guilty = ended.guilty
-    if guilty is not None and not ended.told:
+    terminated = guilty is not None and guilty.reason == TERMINATED
+    # Whatever unwinds the loop leaves a NoSubmit first; who is killed then leaves nothing better.
+    unwound = guilty is not None and guilty.reason == "NoSubmit" and ended.killed_by
+    if guilty is not None and not unwound and (terminated or not ended.told):
         rank = f"rank {guilty.rank}: " if guilty.rank else ""
-        return _failed(Exit(guilty.exit), guilty.reason, f"{rank}{guilty.message}")
+        verdict = _failed(Exit(guilty.exit), guilty.reason, f"{rank}{guilty.message}")
+        # The pod that was evicted has to fail first: that is free, and this would be counted.
+        linger = terminated and not ended.told and ended.nodes > 1
+        return Verdict(exit=verdict.exit, message=verdict.message, linger=linger)
     if ended.code == 0:
         if ended.node != 0:
             return Verdict(exit=Exit.OK, message=Message(message=f"node {ended.node} is done"))
@@ -171,7 +178,7 @@ def judge(ended: Ended) -> Verdict:
         return _failed(Exit.CONTRACT, "NoSubmit", sentence)
     if ended.told:
         name = signal.Signals(ended.told).name
-        return _failed(Exit.TRY_AGAIN, "Terminated", f"stopped by {name} before it was done")
+        return _failed(Exit.TRY_AGAIN, TERMINATED, f"stopped by {name} before it was done")
     if ended.code == 127:
         sentence = "the shell did not find the command: is it installed in the image?"
         return _failed(Exit.CONTRACT, "CommandNotFound", sentence)

@@ -15,17 +15,26 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
-from fedtrain.contract import OUTCOME_ENV
+from fedtrain.contract import GRACE_ENV, OUTCOME_ENV
+from fedtrain.heart import hearts
 from fedtrain.outcome import Outcome, collect, was_published
 
 TAIL_BYTES = 16 * 1024
+GRACE_SECONDS = 30.0
+"""Of Kubernetes and of torchrun, unless the trainer says otherwise."""
+
+LAST_SECONDS = 3.0
+"""Of the grace period: for ranks that have not ended, told by way of their torchrun to do so."""
+
 _PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 
 
 class Command:
     """One command in a process group of its own, whose descendants all come back to us.
 
-    told: the last signal that was forwarded, or 0. A context manager: afterwards no descendant is
+    told: the last signal that was forwarded, or 0. Ranks that save on SIGTERM are told themselves
+    and given the grace period: their torchrun would kill them 30 s after it was told. A context
+    manager: afterwards no descendant is
     left, and the signal handlers are what they were.
     """
 
@@ -37,6 +46,7 @@ class Command:
         self._reader: threading.Thread | None = None
         self._folder: Path | None = None
         self._told = threading.Event()
+        self._last_word: threading.Timer | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -51,6 +61,8 @@ class Command:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if self._last_word is not None:
+            self._last_word.cancel()
         _kill_descendants()
         if self._reader is not None:
             self._reader.join(timeout=1.0)
@@ -91,9 +103,19 @@ class Command:
                 self._pid = 0
                 return os.waitstatus_to_exitcode(status)
 
+    @property
+    def prefix(self) -> Path | None:
+        """Of the files in which the ranks tell us something."""
+        return None if self._folder is None else self._folder / "outcome"
+
     def outcomes(self) -> tuple[Outcome, ...]:
         """What the ranks left, the earliest first."""
-        return () if self._folder is None else collect(self._folder / "outcome")
+        return () if self.prefix is None else collect(self.prefix)
+
+    def kill(self) -> None:
+        """End the command at once, hung ranks included; `run` returns."""
+        beats = hearts(self.prefix) if self.prefix is not None else {}
+        self._signal(signal.SIGKILL, [beat.pid for beat in beats.values()])
 
     def published(self) -> bool:
         """Whether the command said that it had published something."""
@@ -115,9 +137,31 @@ class Command:
         self._pass_on()
 
     def _pass_on(self) -> None:
-        if self._pid and self.told:
+        if not self._pid or not self.told:
+            return
+        beats = hearts(self.prefix) if self.prefix is not None else {}
+        saving = [beat.pid for beat in beats.values() if beat.saves]
+        again = self._last_word is not None
+        if self.told != signal.SIGTERM or not saving or again:
+            self._signal(self.told, [])
+            return
+        for pid in saving:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._pid, self.told)
+                os.kill(pid, signal.SIGTERM)
+        grace = float(self._environment.get(GRACE_ENV, GRACE_SECONDS))
+        last = max(grace - LAST_SECONDS, grace / 2)
+        self._last_word = threading.Timer(last, self._signal, (signal.SIGTERM, []))
+        self._last_word.daemon = True
+        self._last_word.start()
+
+    def _signal(self, number: int, ranks: list[int]) -> None:
+        """Signal the command's process group; and ranks, which torchrun gives their own groups."""
+        for pid in ranks:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        if self._pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._pid, number)
 
     def _copy(self, pipe: int) -> None:
         """Pass standard error on, remembering its end: it may be all that says why."""

@@ -18,7 +18,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import IO, Any, Self
 
 from fedtrain.contract import RECEIPT_FILE
 from fedtrain.errors import ExchangeError
@@ -122,6 +122,17 @@ def make_folder(folder: Path) -> None:
             folder.chmod(0o2770)  # not by mkdir's mode, which the umask would narrow
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder with all that is in it, if it is there. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+def sync(file: IO[Any]) -> None:
+    """Have a file's bytes on the disk."""
+    os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries to the disk, where the file system can."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -151,4 +162,4 @@ def _write_durably(path: Path, text: str) -> None:
     with open(path, "x", encoding="utf-8") as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())
+        sync(file)

@@ -16,11 +16,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, TypeVar, cast
 
-from fedtrain import collective, errors, outcome, resident, seeds
+from fedtrain import collective, errors, looks, memory, midround, outcome, resident, seeds
 from fedtrain.collective import Ranks
 from fedtrain.contract import (
     METRIC_NAME,
@@ -36,7 +37,9 @@ from fedtrain.contract import (
 from fedtrain.control import Control, remembered
 from fedtrain.correction import Correction, NoCorrection, Steps
 from fedtrain.errors import ContractError, DataError, FedtrainError
+from fedtrain.kept import Kept
 from fedtrain.meeting import Meeting
+from fedtrain.midround import Midround
 from fedtrain.models import weights_of, without_term
 from fedtrain.proximal import UNUSED, Proximal
 from fedtrain.state import State
@@ -69,6 +72,7 @@ class Round:
     deadline: float | None
     state: State
     unit: str = "Samples"
+    _midround: Midround = field(repr=False)
     _proximal: Proximal = field(repr=False)
     _submit: Callable[[Submission | FedtrainError], None] = field(repr=False)
     _correction: Correction = field(repr=False, default_factory=NoCorrection)
@@ -90,6 +94,7 @@ class Round:
         part of SCAFFOLD or FedNova; of a torch optimizer they are counted. Raises ContractError or
         DataError, on every rank the same.
         """
+        self._midround.submitting()
         seconds = time.monotonic() - self._entered
         try:
             count = _samples(samples)
@@ -122,6 +127,38 @@ class Round:
         As the arrays are now: w −= learning_rate · (gradient + rnd.gradient_terms()["w"]).
         """
         return self._correction.added_to(self._proximal.gradients())
+
+    @property
+    def scratch(self) -> Path:
+        """A folder of the participant's own for caches; what is in it may be gone at any time."""
+        return memory.cache(self._midround.task)
+
+    def resume(
+        self, *, every: int | timedelta = midround.DEFAULT_EVERY, **parts: Any
+    ) -> dict[str, Any]:
+        """Go on where an earlier attempt at this round was interrupted; once, by all ranks.
+
+            progress = rnd.resume(optimizer=optimizer, scheduler=scheduler)
+            for epoch in range(progress.get("epoch", 0), epochs):
+
+        parts: whatever else than the model must be as it was: torch optimizers, and anything with
+        state_dict() and load_state_dict(). If a checkpoint of this round is on the scratch, model,
+        parts and generators are restored, and the answer is what `step` was told last; else {}.
+        From here on `step` saves: every so many steps (int) or so much time, and on SIGTERM.
+        """
+        return self._midround.resume(every, parts)
+
+    def step(self, **progress: Any) -> None:
+        """Say that an optimizer step is done: after each one, on all ranks alike.
+
+        progress: JSON values, the same on all ranks, that say where to go on from here. Costs
+        microseconds, but where it saves. After a SIGTERM it saves and ends the process (exit 75).
+        """
+        self._midround.step(progress)
+
+    def alive(self) -> None:
+        """Where something takes longer than trainer.hangTimeout: say that it goes on, as `step`."""
+        self._midround.alive()
 
     def proximal_term(self) -> Any:
         """FedProx's μ/2·‖w − w_t‖² over the trainable parameters of a torch model, for the loss:
@@ -167,7 +204,7 @@ def rounds(
         raise ContractError("BadTask", f"{TASK_ENV} holds a {type(first).__name__}")
     root = Path(os.environ.get(ROOT_ENV, MOUNT))
     ranks = Meeting(collective.join(torch_model=not isinstance(model, Mapping)))
-    work = Work(root, first, ranks)
+    work, kept = Work(root, first, ranks), Kept(model, optimizer, ranks)
     for task in work.tasks():
         store = Store(root=root, task=task)
         receipt = ranks.tell(store.published())  # rank 0's eyes, lest the ranks part ways
@@ -182,11 +219,13 @@ def rounds(
             store=store,
             ranks=ranks,
             weights=weights,
+            model=model,
             optimizer=optimizer,
+            kept=kept,
             files=files,
             done=work.done,
         )
-        yield from session.carried_out(model, evaluate)
+        yield from session.carried_out(evaluate)
 
 
 class Work:
@@ -235,15 +274,19 @@ class Session:
     store: Store
     ranks: Meeting
     weights: Weights
+    model: Any
+    kept: Kept
     done: Callable[[ParticipantTask, str], None]
     """Told at once of what was published, so that others need not wait for the script's rest."""
-    files: Mapping[str, str] | None = None
     optimizer: Any = None
+    files: Mapping[str, str] | None = None
+    accepted: tuple[int, int] | None = None
     submitted: bool = False
+    published: bool = False
     state: State = field(default_factory=State)
     control: Control | None = None
 
-    def carried_out(self, model: Any, evaluate: Evaluate | None) -> Iterator[Round]:
+    def carried_out(self, evaluate: Evaluate | None) -> Iterator[Round]:
         """Do the task; yields only if it is to train."""
         task = self.store.task
         base = self.together(self.store.check_base_model)
@@ -251,11 +294,10 @@ class Session:
             self.publish(lambda: self.store.publish_untrained(self.weights, self.files, base))
             return
         self.ranks.act(lambda: self.store.load(self.weights))
-        if hasattr(self.optimizer, "state"):
-            self.optimizer.state.clear()
+        self.kept.reset()
         seeds.reseed(seeds.derive(task.seed, task.round, task.participant, self.ranks.rank))
         if task.role is Role.EVALUATE:
-            self.evaluate(model, evaluate)
+            self.evaluate(self.model, evaluate)
             return
         yield from self.train()
 
@@ -264,6 +306,9 @@ class Session:
         task = self.store.task
         # Rank 0 reads it for all: of several nodes' scratch, its own is where it was saved.
         self.state = self.together(lambda: self.store.memory().state())
+        self.accepted = self.together(lambda: self.store.memory().accepted)
+        self.kept.begin(task, self.accepted)
+        middle = midround.of(task, self.model, self.ranks, self._begin_again)
         proximal = self.weights.proximal(task.proximal)
         correction = self._correction(proximal)
         rnd = Round(
@@ -274,6 +319,7 @@ class Session:
             deadline=task.deadline,
             state=self.state,
             unit=task.unit,
+            _midround=middle,
             _proximal=proximal,
             _submit=self.submit,
             _correction=correction,
@@ -281,11 +327,12 @@ class Session:
         try:
             yield rnd
         except GeneratorExit:  # a `break`, after which nothing of ours runs
-            if not self.submitted:
+            if not self.submitted and not middle.ended:
                 outcome.of_exception(_no_submit(), self.ranks.rank).leave()
             raise
         finally:
             correction.detach()
+            middle.close(submitted=self.published)
         if not self.submitted:
             self.submit(_no_submit())
         if task.proximal and not proximal.asked and self.ranks.rank == 0:
@@ -296,9 +343,18 @@ class Session:
         if self.submitted:
             raise ContractError("SubmittedTwice", "rnd.submit(...) was called twice in one round")
         self.submitted = True
-        submission = agree(self.ranks.gather(told), self.ranks.rank)
+        told_by_all = self.ranks.gather(told)
+        looks.agree(told_by_all)
+        submission = agree(told_by_all, self.ranks.rank)
+        self.kept.save(self.store.task, self.accepted)
         kept = () if self.control is None else (self.control.after(submission),)
         self.publish(lambda: self.store.publish_update(self.weights, submission, self.state, kept))
+        self.published = True
+
+    def _begin_again(self) -> None:
+        """As the round began: after a checkpoint that could not be used after all."""
+        self.ranks.act(lambda: self.store.load(self.weights))
+        self.kept.begin(self.store.task, self.accepted)
 
     def _correction(self, proximal: Proximal) -> Correction:
         """The strategy's part in this round, attached to the optimizer that `rounds` was given."""
@@ -439,6 +495,7 @@ def _plain(model: Any, evaluate: Evaluate | None) -> Iterator[Round]:
         if ranks.rank == 0:
             _say(f"trained on {submission.samples} samples {_shown(submission.metrics)}")
 
+    middle = midround.nowhere(model, ranks)
     yield Round(
         number=1,
         participant="local",
@@ -446,6 +503,7 @@ def _plain(model: Any, evaluate: Evaluate | None) -> Iterator[Round]:
         seed=seeds.derive(0, 1, "local"),
         deadline=None,
         state=State(),
+        _midround=middle,
         _proximal=without_term(model),
         _submit=submit,
     )

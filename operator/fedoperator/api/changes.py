@@ -3,6 +3,8 @@
 import operator
 from collections.abc import Iterator
 
+from pydantic.alias_generators import to_camel
+
 from fedoperator.api.training import Participant, TrainingSpec
 
 FIXED = (
@@ -14,6 +16,7 @@ FIXED = (
     "adapters",
     "model",
     "parameters",
+    "optimizer_state",
     "exchange",
     "pods",
     "seed",
@@ -36,13 +39,17 @@ PARTICIPANT_SUSPENDED = (
 )
 
 
+def _spelled(name: str) -> str:
+    return ".".join(["spec", *map(to_camel, name.split("."))])
+
+
 def transitions() -> Iterator[tuple[str, str, str]]:
     """(field, CEL over self and oldSelf at the root, sentence): what may change after the start."""
     # Of spec.parameters, which has no schema, the API server does not see that a name was
     # exchanged for another (1.37: it compares only names that both sides have); `changes` does.
     before = "!has(oldSelf.status) || !has(oldSelf.status.round)"
     for name in FIXED:
-        field = f"spec.{name}"
+        field = _spelled(name)
         same = f"self.{field} == oldSelf.{field}"
         if name in _OPTIONAL:
             here, there = f"has(self.{field})", f"has(oldSelf.{field})"
@@ -67,7 +74,7 @@ def refused(old: TrainingSpec, new: TrainingSpec) -> Iterator[tuple[str, str]]:
     for name in FIXED:
         field = operator.attrgetter(name)
         if field(old) != field(new):
-            yield f"spec.{name}", IS_FIXED
+            yield _spelled(name), IS_FIXED
     if new.strategy.name == "SCAFFOLD":
         there, here = ({p.name for p in spec.participants} for spec in (old, new))
         if there != here:

@@ -4,11 +4,22 @@ Fields of Kubernetes keep Kubernetes' names and meaning; what is left out here c
 so every rendered pod passes Pod Security *restricted*.
 """
 
+from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from fedoperator.api.base import ATOMIC, KEYED_BY_NAME, WHOLE, Model, Name, Rule, Short
+from fedoperator.api.base import (
+    ATOMIC,
+    KEYED_BY_NAME,
+    WHOLE,
+    Duration,
+    Model,
+    Name,
+    Rule,
+    Short,
+    seconds,
+)
 from fedoperator.api.fields import (
     MountPath,
     ObjectName,
@@ -192,6 +203,18 @@ class PullSecret(Model):
 class TrainerFields(Model):
     """The trainer: what runs at each participant. A participant may override any field."""
 
+    rules = (
+        Rule(
+            field="hangTimeout",
+            cel="!has(self.hangTimeout) || self.hangTimeout.matches('[1-9]')",
+            holds=lambda trainer: (
+                trainer.hang_timeout is None or seconds(trainer.hang_timeout) > timedelta()
+            ),
+            says="{0} is no time at all; use 10s or more, or leave it out to wait for ever",
+            values=(("self.hangTimeout", lambda trainer: trainer.hang_timeout),),
+        ),
+    )
+
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """The user's image: the script, torch and the fedtrain SDK."""
 
@@ -246,6 +269,15 @@ class TrainerFields(Model):
 
     shared_memory: Quantity | None = None
     """Size of /dev/shm; the container runtime's 64 MiB if left out."""
+
+    termination_grace_period_seconds: (
+        Annotated[int, Field(ge=1, le=86400, title="number of seconds")] | None
+    ) = None
+    """From SIGTERM to SIGKILL, in which a script that calls rnd.resume saves; 30 if left out."""
+
+    hang_timeout: Duration | None = None
+    """A rank that makes no step (rnd.step) for so long is named and its attempt ended; no limit if
+    left out."""
 
     volumes: (
         Annotated[list[Volume], Field(max_length=16, json_schema_extra=KEYED_BY_NAME)] | None

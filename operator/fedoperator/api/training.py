@@ -297,6 +297,10 @@ class TrainingSpec(Model):
     parameters: Annotated[dict[str, Any], Field(max_length=100)] = {}
     """Free; the script reads them as rnd.parameters."""
 
+    optimizer_state: Literal["Reset", "Keep"] = "Reset"
+    """What a round does with the optimizer's state of the round before: Reset begins anew; Keep
+    goes on from this participant's last accepted round (the script passes optimizer= to rounds)."""
+
     seed: Seed = 0
     """What every generator of every rank is seeded from, together with round and participant."""
 

@@ -17,16 +17,13 @@ from datetime import UTC, datetime
 
 from fedoperator.api.base import timestamp
 from fedoperator.link import Link
-from fedoperator.local import evidence, processes
+from fedoperator.local import evidence, machine, processes
 from fedoperator.local.folder import Folder
 from fedoperator.local.machine import Machine
 from fedoperator.rounds.observed import Child, ChildState, Observed
 from fedoperator.rounds.plan import Plan
 from fedoperator.rounds.workloads import Workload
 from fedtrain.contract import Exit, Role
-
-GRACE_SECONDS = 10.0
-"""From SIGTERM to SIGKILL: long enough for torchrun to end its workers."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,6 +33,7 @@ class Running:
     child: Child
     nodes: Sequence[subprocess.Popen[bytes]]
     processes: int
+    grace: float
     ended: list[tuple[int, int]] = field(default_factory=list)
     kill_at: float | None = None
 
@@ -145,7 +143,7 @@ class Children:
             self._hub[1].close()
         for running in self._running.values():
             self._terminate(running)
-        until = time.monotonic() + GRACE_SECONDS
+        until = max((r.kill_at for r in self._running.values() if r.kill_at), default=0.0)
         while self._running and time.monotonic() < until and not hurry():
             time.sleep(0.02)
             for running in list(self._running.values()):
@@ -163,7 +161,7 @@ class Children:
         self._folder.remove_child(child.name)
         (self._folder.children / child.name).mkdir(parents=True)
         nodes: list[subprocess.Popen[bytes]] = []
-        running = Running(child=child, nodes=nodes, processes=ranks)
+        running = Running(child=child, nodes=nodes, processes=ranks, grace=machine.grace(workload))
         self._running[child.name] = running
         try:
             for command in self._machine.commands(workload):
@@ -230,7 +228,7 @@ class Children:
         """SIGTERM once; `look` does the rest."""
         if running.kill_at is not None:
             return
-        running.kill_at = time.monotonic() + GRACE_SECONDS
+        running.kill_at = time.monotonic() + running.grace
         for node in running.nodes:
             if node.poll() is None:
                 with contextlib.suppress(ProcessLookupError):

@@ -16,6 +16,16 @@ from fedoperator.rounds import jobs
 from fedoperator.rounds.workloads import Workload
 from fedtrain import contract
 
+_READ = frozenset(
+    {"command", "args", "env", "nodes", "processesPerNode"}
+    | {"terminationGracePeriodSeconds", "hangTimeout"}
+)
+"""The fields of a trainer that mean something on this machine."""
+
+GRACE_SECONDS = 10.0
+"""From SIGTERM to SIGKILL, unless the trainer says otherwise: long enough for torchrun to end its
+workers, and for a small model to be saved."""
+
 LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 
 
@@ -56,6 +66,7 @@ class Machine:
             environment[contract.HUB_ENV] = f"127.0.0.1:{self.hub.port}"
             if workload.identity.role is contract.Role.PREPARE:
                 environment[contract.HUB_TOKEN_ENV] = self.hub.token
+        environment[contract.GRACE_ENV] = f"{grace(workload):g}"
         if workload.has_scratch:
             scratch = self.folder.scratch(workload.identity.participant)
             scratch.mkdir(parents=True, exist_ok=True)
@@ -108,7 +119,7 @@ class Machine:
             name
             for _, trainer in _trainers(spec)
             for name in trainer.to_dict()
-            if name not in ("command", "args", "env", "nodes", "processesPerNode")
+            if name not in _READ
         }
         if spec.aggregation.resources is not None:
             ignored.add("aggregation.resources")
@@ -127,6 +138,12 @@ class Machine:
         if not isinstance(task, contract.ImportTask) or model.claim_name is None:
             return task
         return replace(task, source=str(self.claims[model.claim_name] / (model.path or "")))
+
+
+def grace(workload: Workload) -> float:
+    """Seconds from SIGTERM to SIGKILL."""
+    given = workload.trainer.termination_grace_period_seconds if workload.trainer else None
+    return float(given or GRACE_SECONDS)
 
 
 def inherited() -> dict[str, str]:

@@ -20,7 +20,7 @@ from typing import IO, Any, Self
 from fedoperator.api.base import GlobalModel
 from fedoperator.api.round import Record, record_name
 from fedoperator.api.training import Training
-from fedoperator.local import children, processes, report
+from fedoperator.local import machine, processes, report
 from fedoperator.local.folder import Folder, Refused
 from fedoperator.notebook.rounds import Round
 from fedoperator.notebook.run import Failed, Run
@@ -29,7 +29,7 @@ _GLANCE = 0.02
 """Seconds between looks at the folder."""
 _LONGEST_PAUSE = 1.0
 """Seconds after which the files are read in any case: a clock that ticks late hides a change."""
-_END_SECONDS = children.GRACE_SECONDS + 10.0
+_END_SECONDS = machine.GRACE_SECONDS + 10.0
 
 
 class LocalRun(Run):

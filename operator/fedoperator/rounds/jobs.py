@@ -7,6 +7,7 @@ from typing import Any
 
 from fedoperator.api import API_VERSION
 from fedoperator.api import training as training_api
+from fedoperator.api.base import seconds
 from fedoperator.api.fields import SCRATCH_PATH
 from fedoperator.api.trainer import TrainerFields
 from fedoperator.api.training import Training
@@ -229,6 +230,8 @@ def _pod(workload: Workload, controller_image: str) -> Object:
     ):
         if given.get(name):
             pod[name] = given[name]
+    if trainer.termination_grace_period_seconds is not None:
+        pod["terminationGracePeriodSeconds"] = trainer.termination_grace_period_seconds
     return pod
 
 
@@ -275,6 +278,12 @@ def environment(workload: Workload, root: str) -> dict[str, str]:
             "PET_NNODES": str(workload.nodes),
             "PET_NPROC_PER_NODE": str(workload.processes_per_node),
         }
+        if workload.trainer.termination_grace_period_seconds is not None:
+            grace = workload.trainer.termination_grace_period_seconds
+            variables[contract.GRACE_ENV] = str(grace)
+        if workload.trainer.hang_timeout is not None:
+            timeout = seconds(workload.trainer.hang_timeout)
+            variables[contract.HANG_ENV] = f"{timeout.total_seconds():g}"
     if workload.has_scratch:
         variables[contract.SCRATCH_ENV] = SCRATCH_PATH
     if workload.base is not None:

@@ -157,6 +157,7 @@ def _participant(
         unit=spec.weight.by,
         adapters=adapters,
         base=None if spec.model.base is None else spec.model.base.digest,
+        optimizer_state=spec.optimizer_state if trains else "Reset",
     )
 
 
