@@ -19,6 +19,7 @@ from torch import nn
 from fedtrain import publication, rounds, store, tensorfile
 from fedtrain.contract import ROOT_ENV, TASK_ENV, ModelRef, ParticipantTask, encode_task
 from fedtrain.errors import ContractError, DataError, ExchangeError, FedtrainError, TryAgain
+from fedtrain.home import Home
 from fedtrain.models import weights_of
 from fedtrain.session import Session, agree, checked_metrics
 from fedtrain.store import Submission
@@ -415,7 +416,7 @@ def test_all_ranks_end_with_the_same_error_and_none_waits_for_ever(
         session = Session(
             store=store.Store(root=exchange.root, task=task),
             ranks=ranks.of(rank),
-            weights=weights_of(model),
+            home=Home(whole=weights_of(model)),
         )
         try:
             for rnd in session.train():

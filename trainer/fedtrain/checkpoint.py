@@ -6,9 +6,10 @@ unwrapped model are one model. Dtype and device of the module are kept; one tile
 host.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +25,12 @@ _DTYPES: Mapping[torch.dtype, str] = {
     torch.int8: "I8",
     torch.uint8: "U8",
     torch.bool: "BOOL",
+}
+_FLOATING: Mapping[torch.dtype, str] = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
 }
 
 
@@ -71,6 +78,13 @@ class ModuleWeights:
             tile = flat[start:stop]
             yield start, _numpy(tile.to(torch.float32) if floating else tile)
 
+    def own(self, name: str) -> tuple[str, Iterator[tuple[int, Array]]]:
+        flat = self._flat(name)
+        dtype = {**_DTYPES, **_FLOATING}.get(flat.dtype)
+        if dtype is None:
+            raise _unsupported(name, f"is {flat.dtype}, which cannot stay at home as it is")
+        return dtype, ((start, _bits(flat[start:stop])) for start, stop in tile_starts(len(flat)))
+
     def deltas(self, name: str, base: Tiles) -> Iterator[tuple[int, Array]]:
         flat = self._flat(name)
         wide = torch.promote_types(flat.dtype, torch.float32)
@@ -79,8 +93,9 @@ class ModuleWeights:
             loaded = torch.from_numpy(tile).to(flat.device).to(flat.dtype)
             yield start, _numpy((local.to(wide) - loaded.to(wide)).to(torch.float32))
 
-    def proximal(self, mu: float) -> "TensorProximal":
-        return TensorProximal([self._tensors[spec.name] for spec in self.schema.tensors], mu)
+    def proximal(self, mu: float, names: Collection[str] | None = None) -> "TensorProximal":
+        wanted = [s.name for s in self.schema.tensors if names is None or s.name in names]
+        return TensorProximal([self._tensors[name] for name in wanted], mu)
 
     def _flat(self, name: str) -> Tensor:
         return self._tensors[name].detach().reshape(-1)
@@ -172,6 +187,12 @@ def _check(name: str, tensor: Any) -> None:
 def _unsupported(name: str, why: str) -> ContractError:
     subject = f"tensor {name!r}" if name else "the model"
     return ContractError("ModelUnsupported", f"rounds(model): {subject} {why}")
+
+
+def _bits(tensor: Tensor) -> Array:
+    if tensor.dtype == torch.bfloat16:
+        return _numpy(tensor.view(torch.int16)).view(np.uint16)
+    return _numpy(tensor)
 
 
 def _numpy(tensor: Tensor) -> Array:

@@ -8,6 +8,7 @@ environment variable `FEDTRAIN_TASK` and the root of the training's folder on th
     global/<round>/<n>/model.safetensors, schema.json, manifest.json
     updates/<participant>/<round>/<attempt>/update.safetensors, receipt.json
     updates/<participant>/<round>/evaluation-<attempt>/receipt.json
+    updates/<participant>/<round>/personalization-<attempt>/receipt.json
 
 A strategy with a state of its own adds server.safetensors; of several shards each file is parts
 with an index, <file>.index.json.
@@ -98,6 +99,7 @@ class Role(enum.StrEnum):
     TRAIN = "train"
     AGGREGATE = "aggregate"
     EVALUATE = "evaluate"
+    PERSONALIZE = "personalize"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +118,12 @@ class ParticipantTask:
     """What one participant's pod set is asked to do; read by `fedtrain.session`.
 
     role: INIT publishes `output/model.safetensors` and schema.json, untrained; TRAIN yields one
-    round and publishes `output/update.safetensors`; EVALUATE measures `model`, publishes metrics.
+    round and publishes `output/update.safetensors`; EVALUATE measures `model`, publishes metrics;
+    PERSONALIZE measures it, trains it for the participant alone, and measures it again.
     model: None only for INIT. deadline: seconds the operator allows from readiness on, or None.
     codec: how the update is to travel, see `fedtrain.codecs`; None for fp32. proximal: FedProx's μ.
+    include, exclude: patterns on names of tensors, see `fedtrain.partial`. pull: Ditto's λ, None if
+    no personal model is asked for.
     """
 
     role: Role
@@ -134,6 +139,9 @@ class ParticipantTask:
     deadline: float | None = None
     codec: Mapping[str, Any] | None = None
     proximal: float = 0.0
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    pull: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +163,8 @@ class PrepareTask:
 class ImportTask:
     """Publish the safetensors at `source` (an absolute path in the container) as `output`.
 
-    source: a file, the index file of a sharded checkpoint, or a folder with either.
+    source: a file, the index file of a sharded checkpoint, or a folder with either. include,
+    exclude: patterns on names; what the exchange does not carry is not imported.
     """
 
     role: Role = Role.INIT
@@ -165,6 +174,8 @@ class ImportTask:
     attempt: int
     source: str
     output: str
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +186,8 @@ class AggregateTask:
     minimum: the fewest accepted updates. weight: "Samples", "Tokens" or "Uniform"; a participant's
     total is capped at weight_max. missing: participants whose termination message was lost and
     whose samples and digest the operator wants to learn. keep_globals and keep_updates: rounds
-    whose files survive the pruning after publication. strategy: its name and every parameter, in
+    whose files survive the pruning after publication. keep: folders of global models that survive
+    it however old they are. strategy: its name and every parameter, in
     the names of the API. norm_bound: L2 that every delta is scaled down to, or None. codec: how
     updates travel. precision: "Float32", "Float64" or "Exact". shards: processes that share the
     work, each told by `SHARD_ENV` which one it is.
@@ -199,6 +211,7 @@ class AggregateTask:
     weight_max: int | None = None
     missing: tuple[str, ...] = ()
     keep_globals: int = 3
+    keep: tuple[str, ...] = ()
     keep_updates: int = 1
 
 
@@ -225,7 +238,7 @@ def decode_task(text: str) -> Task:
         document["model"] = ModelRef(**document["model"])
     if "candidates" in document:
         document["candidates"] = tuple((str(p), int(a)) for p, a in document["candidates"])
-    for name in ("participants", "missing"):
+    for name in ("participants", "missing", "include", "exclude", "keep"):
         if name in document:
             document[name] = tuple(document[name])
     try:
@@ -240,7 +253,8 @@ class Receipt:
 
     digest: of the published tensors (None after an evaluation). base: digest of the global model
     that the update is relative to, or that was evaluated. size: bytes of the safetensors file.
-    codec: how its parameters are encoded, as the task said it; None for fp32.
+    codec: how its parameters are encoded, as the task said it; None for fp32. before: what
+    `metrics` were before the participant trained the model for itself.
     """
 
     version: int = RECEIPT_VERSION
@@ -256,6 +270,7 @@ class Receipt:
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     codec: Mapping[str, Any] | None = None
+    before: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
@@ -288,8 +303,8 @@ class Message:
 
     reason: CamelCase, the word that conditions, events and metrics use. message: one sentence.
     result, by role: INIT {digest, size}; TRAIN {digest, samples, steps, seconds, metrics};
-    EVALUATE {samples, metrics}; AGGREGATE {digest, verdicts, reasons, details, filled, bytes,
-    seconds, peakMemory}, where `verdicts` holds one character per candidate ("." accepted, else
+    EVALUATE {samples, metrics}; PERSONALIZE {samples, seconds, metrics, before}; AGGREGATE
+    {digest, verdicts, reasons, details, filled, bytes, seconds, peakMemory}, where `verdicts` holds one character per candidate ("." accepted, else
     a key of `reasons`), so that a thousand fit.
     """
 
@@ -362,6 +377,10 @@ def update_folder(participant: str, round_number: int, attempt: int) -> str:
 
 def evaluation_folder(participant: str, round_number: int, attempt: int) -> str:
     return f"updates/{participant}/{round_number}/evaluation-{attempt}"
+
+
+def personalization_folder(participant: str, round_number: int, attempt: int) -> str:
+    return f"updates/{participant}/{round_number}/personalization-{attempt}"
 
 
 def training_folder(training: str, uid: str) -> str:

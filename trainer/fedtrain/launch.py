@@ -190,6 +190,7 @@ def published(role: Role, folder: Path) -> Message | None:
         Role.INIT: ("digest", "size"),
         Role.TRAIN: ("digest", "samples", "steps", "seconds", "metrics"),
         Role.EVALUATE: ("samples", "metrics"),
+        Role.PERSONALIZE: ("samples", "seconds", "metrics", "before"),
     }
     result = {name: document[name] for name in fields[role] if name in document}
     return Message(result=result)

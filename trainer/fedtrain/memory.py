@@ -1,7 +1,8 @@
 """What a participant keeps between rounds, and when it counts: `rnd.state` and error feedback.
 
     $FEDTRAIN_SCRATCH/<training>-<uid8>/<participant>/state/<round>-<attempt>/
-        state.json, state.safetensors, residual.safetensors
+        state.json, state.safetensors, residual.safetensors, layers.safetensors,
+        personal.safetensors
 
 Saved with the submit and before the update is published, as one folder that appears whole; given
 back is the one of this participant's last accepted (round, attempt), which the global model's
@@ -11,22 +12,24 @@ refused or came too late leaves a folder that nobody reads, and the next one rem
 residual.safetensors is error feedback: what the codec left out of the update, by parameter, which
 is added to the next update (Seide et al. 2014, "1-Bit Stochastic Gradient Descent"; Karimireddy et
 al. 2019, "Error Feedback Fixes SignSGD"). It passes through in tiles, like the model.
+layers.safetensors and personal.safetensors are tensors that never travel, see `fedtrain.home`.
 """
 
 import atexit
 import contextlib
 import errno
+import json
 import os
 import re
 import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -40,9 +43,17 @@ from fedtrain.tensorfile import TensorFile, TensorWriter
 from fedtrain.weights import Array
 
 RESIDUAL_FILE = "residual.safetensors"
+METRICS_FILE = "metrics.json"
 _OF_A_ROUND = re.compile(r"(?:\.tmp-)?(\d+)-(\d+)(?:-[0-9a-f]{32})?")
 _of_this_process: Path | None = None
 _said: set[str] = set()
+
+
+class Kept(Protocol):
+    """Something else than `rnd.state` that is kept with it."""
+
+    def write(self, folder: Path) -> None:
+        """Put it into `folder`. Raises OSError or ValueError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +92,40 @@ class Memory:
 
     def residual(self) -> TensorFile | None:
         """What the last accepted update left out, opened. Raises TryAgain (StateUnreadable)."""
+        return self.tensors(RESIDUAL_FILE)
+
+    def tensors(self, file: str) -> TensorFile | None:
+        """A file that the last accepted attempt left, opened. Raises TryAgain (StateUnreadable)."""
         with _told("StateUnreadable"):
-            if self._given_back is None or not (self._given_back / RESIDUAL_FILE).exists():
+            if self._given_back is None or not (self._given_back / file).exists():
                 return None
-            return TensorFile.open(self._given_back / RESIDUAL_FILE)
+            return TensorFile.open(self._given_back / file)
+
+    def read(self, file: TensorFile, name: str, start: int, stop: int) -> Array:
+        """Elements of one of its tensors. Raises TryAgain (StateUnreadable)."""
+        with _told("StateUnreadable"):
+            return file.read(name, start, stop)
+
+    def publish(self, models: Sequence[Kept], metrics: Mapping[str, Mapping[str, float]]) -> None:
+        """Leave the participant's own models beside the states, in place of earlier attempts'.
+
+            $FEDTRAIN_SCRATCH/<training>-<uid8>/<participant>/personal/<round>-<attempt>/
+
+        Raises TryAgain (StateNotSaved).
+        """
+        folder = self.folder.parent / "personal" / f"{self.task.round}-{self.task.attempt}"
+        if not self.lasting:
+            _say_once(f"{SCRATCH_ENV} is not set: the personal model is kept for this process only")
+        with _told("StateNotSaved"):
+            if folder.exists():
+                shutil.rmtree(folder)  # of a process that died before it published its metrics
+            with publication.Publication(folder, METRICS_FILE) as new:
+                for model in models:
+                    model.write(new.path)
+                new.commit(json.dumps(metrics, indent=1, sort_keys=True) + "\n")
+            for other in list(folder.parent.iterdir()):
+                if other != folder:
+                    shutil.rmtree(other, ignore_errors=True)
 
     def prune(self) -> None:
         """Remove what can never be given back: earlier rounds' states, but the last accepted.
@@ -155,7 +196,7 @@ class Saving:
         with _told("StateNotSaved"):
             self._after.write(name, start, residual)
 
-    def commit(self, state: State) -> None:
+    def commit(self, state: State, kept: Sequence[Kept] = ()) -> None:
         """Save everything under (round, attempt), and forget what is over.
 
         A folder of the same attempt is from a process that died before its update was published:
@@ -164,15 +205,21 @@ class Saving:
         with _told("StateNotSaved"):
             if self._target.exists():
                 shutil.rmtree(self._target)
-            if state and not self._memory.lasting:
-                _say_once(f"{SCRATCH_ENV} is not set: rnd.state is kept for this process only")
+            if (state or kept) and not self._memory.lasting:
+                what = "rnd.state" if state else "what never travels"
+                _say_once(f"{SCRATCH_ENV} is not set: {what} is kept for this process only")
             if self._after is not None:
                 self._after.close()
-                self._new.commit(state.write(self._new.path))
-            elif state:
-                with self._new as new:
-                    new.commit(state.write(new.path))
+                self._commit(state, kept)
+            elif state or kept:
+                with self._new:
+                    self._commit(state, kept)
             self._memory.prune()
+
+    def _commit(self, state: State, kept: Sequence[Kept]) -> None:
+        for one in kept:
+            one.write(self._new.path)
+        self._new.commit(state.write(self._new.path))
 
 
 def _root_of_this_process() -> Path:

@@ -15,7 +15,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, TypeVar, cast
@@ -32,7 +32,9 @@ from fedtrain.contract import (
     Role,
     decode_task,
 )
+from fedtrain.ditto import Personal
 from fedtrain.errors import ContractError, DataError, FedtrainError
+from fedtrain.home import Home
 from fedtrain.models import weights_of, without_term
 from fedtrain.proximal import UNUSED, Proximal
 from fedtrain.state import State
@@ -54,7 +56,8 @@ class Round:
     operator allows from the pods' readiness on, or None. seed: the same on all ranks, different
     for each round and participant; use it for the order of the data. state: a mapping of names to
     arrays, tensors or JSON values, given back from this participant's last *accepted* round; every
-    rank may set it, rank 0's is saved with the submit, and all ranks begin with the same.
+    rank may set it, rank 0's is saved with the submit, and all ranks begin with the same. final:
+    True after the last round, where a participant trains the global model for itself alone.
     """
 
     number: int
@@ -63,7 +66,9 @@ class Round:
     seed: int
     deadline: float | None
     state: State
+    final: bool = False
     _proximal: Proximal = field(repr=False)
+    _personal: Personal | None = field(repr=False, default=None)
     _submit: Callable[[Submission | FedtrainError], None] = field(repr=False)
     _entered: float = field(repr=False, default_factory=time.monotonic)
 
@@ -101,20 +106,36 @@ class Round:
         """The same for numpy arrays: {name: μ (w − w_t)}, to be added to their gradients."""
         return self._proximal.gradients()
 
+    def personal_gradients(self) -> dict[str, Any]:
+        """Ditto's pull for a personal model of numpy arrays: {name: λ (v_k − w_t)}, to be added
+        to its gradients; zeros without `spec.personalization.ditto`."""
+        if self._personal is None:
+            sentence = "rnd.personal_gradients() needs rounds(..., personal=a second model)"
+            raise ContractError("NoPersonalModel", sentence)
+        return self._personal.gradients()
+
 
 def rounds(
-    model: Any, *, optimizer: Any = None, evaluate: Evaluate | None = None
+    model: Any,
+    *,
+    optimizer: Any = None,
+    evaluate: Evaluate | None = None,
+    personal: Any = None,
+    personal_optimizer: Any = None,
 ) -> Iterator[Round]:
     """Yield each round that this process trains; load, publish and evaluate as the task says.
 
     model: a torch module (plain, or wrapped in DDP or torch.compile) or a mapping of names to
     numpy arrays, changed in place. optimizer: its state is reset when a round begins. evaluate:
     model -> metrics by name; the key "samples" says over how many samples they are the mean.
+    personal: a second model, this participant's own, which the body trains beside the first: it
+    begins as the global one, is kept from accepted round to accepted round, and is never sent;
+    personal_optimizer: its torch optimizer, whose steps are drawn to the global model (Ditto).
     Errors: ContractError if script and federation disagree, DataError for unusable numbers.
     """
     text = os.environ.get(TASK_ENV)
     if text is None:
-        yield from _plain(model, evaluate)
+        yield from _plain(model, evaluate, personal, personal_optimizer)
         return
     _leave_the_outcome_of_any_exception()
     try:
@@ -128,17 +149,27 @@ def rounds(
     if ranks.tell(store.published() is not None):  # rank 0's eyes, lest the ranks part ways
         _say(f"{task.output} has its receipt already: that is the result")
         return
-    weights = weights_of(model)
-    session = Session(store=store, ranks=ranks, weights=weights)
+    home = Home(
+        whole=weights_of(model),
+        include=task.include,
+        exclude=task.exclude,
+        personal=None if personal is None else Personal(personal, personal_optimizer),
+    )
+    weights = home.weights
+    session = Session(store=store, ranks=ranks, home=home)
     if task.role is Role.INIT:
         session.together(lambda: store.publish_untrained(weights))
         return
     store.load(weights)
+    home.begin(store.memory(), session.together)
     if hasattr(optimizer, "state"):
         optimizer.state.clear()
     seeds.reseed(seeds.derive(task.seed, task.round, task.participant, ranks.rank))
     if task.role is Role.EVALUATE:
         session.evaluate(model, evaluate)
+        return
+    if task.role is Role.PERSONALIZE:
+        yield from session.personalize(model, evaluate)
         return
     yield from session.train()
 
@@ -149,9 +180,14 @@ class Session:
 
     store: Store
     ranks: Ranks
-    weights: Weights
+    home: Home
     submitted: bool = False
     state: State = field(default_factory=State)
+
+    @property
+    def weights(self) -> Weights:
+        """Of the model, what travels."""
+        return self.home.weights
 
     def train(self) -> Iterator[Round]:
         """Yield the round, and insist that it was submitted."""
@@ -159,6 +195,7 @@ class Session:
         # Rank 0 reads it for all: of several nodes' scratch, its own is where it was saved.
         self.state = self.together(lambda: self.store.memory().state())
         proximal = self.weights.proximal(task.proximal)
+        self.home.pull(task)
         rnd = Round(
             number=task.round,
             participant=task.participant,
@@ -167,38 +204,97 @@ class Session:
             deadline=task.deadline,
             state=self.state,
             _proximal=proximal,
+            _personal=self.home.personal,
             _submit=self.submit,
         )
+        yield from self._entered(rnd)
+        if task.proximal and not proximal.asked and self.ranks.rank == 0:
+            _say(UNUSED)
+
+    def _entered(self, rnd: Round) -> Iterator[Round]:
+        """Have the script run the body, and insist on its submit."""
         try:
             yield rnd
         except GeneratorExit:  # a `break`, after which nothing of ours runs
             if not self.submitted:
                 outcome.of_exception(_no_submit(), self.ranks.rank).leave()
             raise
+        finally:
+            self.home.end()
         if not self.submitted:
-            self.submit(_no_submit())
-        if task.proximal and not proximal.asked and self.ranks.rank == 0:
-            _say(UNUSED)
+            rnd._submit(_no_submit())
 
     def submit(self, told: Submission | FedtrainError) -> None:
         """Compare what the ranks say, and publish on rank 0; collective."""
+        submission = self._agreed(told)
+        kept = self.home.kept
+        self.together(lambda: self.store.publish_update(self.weights, submission, self.state, kept))
+
+    def _agreed(self, told: Submission | FedtrainError) -> Submission:
+        """What all ranks hand in; once."""
         if self.submitted:
             raise ContractError("SubmittedTwice", "rnd.submit(...) was called twice in one round")
         self.submitted = True
-        submission = agree(self.ranks.gather(told), self.ranks.rank)
-        self.together(lambda: self.store.publish_update(self.weights, submission, self.state))
+        return agree(self.ranks.gather(told), self.ranks.rank)
 
     def evaluate(self, model: Any, evaluate: Evaluate | None) -> None:
         """Measure the global model on every rank; rank 0's metrics are what counts."""
         started = time.monotonic()
-        if evaluate is None:
-            sentence = "an evaluation is asked for: pass evaluate= to rounds(...)"
-            raise ContractError("NoEvaluate", sentence)
-        metrics, samples = measured(evaluate(model))
+        metrics, samples = self._measured(model, evaluate)
         submission = Submission(
             samples=samples, metrics=metrics, seconds=time.monotonic() - started
         )
         self.together(lambda: self.store.publish_evaluation(submission))
+
+    def personalize(self, model: Any, evaluate: Evaluate | None) -> Iterator[Round]:
+        """Yield the global model once more, to be trained for this participant alone.
+
+        Measured before and after; only the metrics are published. For the script it is the round
+        after the last, with `final` set.
+        """
+        task = self.store.task
+        before, _ = self._measured(model, evaluate)
+        number = task.round + 1
+        # Whatever evaluate() drew must not decide how the training goes.
+        seeds.reseed(seeds.derive(task.seed, number, task.participant, self.ranks.rank))
+        self.home.pull(task)
+
+        def submit(told: Submission | FedtrainError) -> None:
+            submission = self._agreed(told)
+            after, samples = self._measured(model, evaluate)
+            final = replace(submission, metrics=after, samples=samples)
+            self.together(lambda: self._publish_personal(final, before))
+
+        rnd = Round(
+            number=number,
+            participant=task.participant,
+            parameters=MappingProxyType(dict(task.parameters)),
+            seed=seeds.derive(task.seed, number, task.participant),
+            deadline=task.deadline,
+            state=self.together(lambda: self.store.memory().state()),
+            final=True,
+            _proximal=self.weights.proximal(0),
+            _personal=self.home.personal,
+            _submit=submit,
+        )
+        yield from self._entered(rnd)
+
+    def _publish_personal(self, submission: Submission, before: Mapping[str, float]) -> None:
+        metrics = {"before": before, "after": submission.metrics}
+        self.home.publish(self.store.memory(), metrics)
+        self.store.publish_personalization(submission, before)
+
+    def _measured(self, model: Any, evaluate: Evaluate | None) -> tuple[dict[str, float], int]:
+        """Metrics of the model, and of the personal model, if there is one, as `personal_...`."""
+        if evaluate is None:
+            sentence = "an evaluation is asked for: pass evaluate= to rounds(...)"
+            raise ContractError("NoEvaluate", sentence)
+        metrics, samples = measured(evaluate(model))
+        if self.home.personal is not None:
+            own, _ = measured(evaluate(self.home.personal.model))
+            named = {f"personal_{name}": value for name, value in own.items()}
+            metrics = checked_metrics({**metrics, **named})
+        return metrics, samples
 
     def together(self, act: Callable[[], T]) -> T:
         """Do it on rank 0 and tell all ranks what came of it; they raise the same error."""
@@ -290,7 +386,9 @@ def _no_submit() -> ContractError:
     return ContractError("NoSubmit", outcome.NO_SUBMIT)
 
 
-def _plain(model: Any, evaluate: Evaluate | None) -> Iterator[Round]:
+def _plain(
+    model: Any, evaluate: Evaluate | None, personal: Any, personal_optimizer: Any
+) -> Iterator[Round]:
     """Outside a federation: one round, whose result is said and not published."""
     ranks = collective.join(torch_model=not isinstance(model, Mapping))
     seeds.reseed(seeds.derive(0, 1, "local", ranks.rank))
@@ -308,6 +406,7 @@ def _plain(model: Any, evaluate: Evaluate | None) -> Iterator[Round]:
         deadline=None,
         state=State(),
         _proximal=without_term(model),
+        _personal=None if personal is None else Personal(personal, personal_optimizer),
         _submit=submit,
     )
     if evaluate is not None:

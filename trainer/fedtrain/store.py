@@ -9,7 +9,7 @@ import contextlib
 import errno
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -32,7 +32,7 @@ from fedtrain.contract import (
 from fedtrain.errors import ContractError, DataError, ExchangeError, TryAgain
 from fedtrain.layout import TensorFileError
 from fedtrain.manifest import Manifest
-from fedtrain.memory import Memory, Saving
+from fedtrain.memory import Kept, Memory, Saving
 from fedtrain.modelfiles import ModelFiles, open_model
 from fedtrain.schema import Schema, TensorSpec
 from fedtrain.state import State
@@ -121,9 +121,15 @@ class Store:
         return Memory.of(self.task, last_accepted.get(self.task.participant))
 
     def publish_update(
-        self, weights: Weights, submission: Submission, state: State | None = None
+        self,
+        weights: Weights,
+        submission: Submission,
+        state: State | None = None,
+        kept: Sequence[Kept] = (),
     ) -> str:
-        """Save the state, then publish local minus global, integers as they are.
+        """Save the state and what is kept with it, then publish local minus global.
+
+        Integers travel as they are.
 
         The answer is the receipt that counts. Raises DataError (NotFinite) naming the tensor,
         ExchangeError if there is no room, TryAgain if the state cannot be saved.
@@ -162,7 +168,7 @@ class Store:
             receipt = self._receipt(submission, digest, file.size)
             if codec is not None:
                 receipt = replace(receipt, codec=codec.document)
-            saving.commit(state if state is not None else State())
+            saving.commit(state if state is not None else State(), kept)
             return new.commit(receipt.to_json())
 
     def publish_evaluation(self, submission: Submission) -> str:
@@ -170,6 +176,13 @@ class Store:
         label = publication.EVALUATION_LABEL
         with _told_as_ours(), publication.Publication(self.output, label=label) as new:
             return new.commit(self._receipt(submission, None, 0).to_json())
+
+    def publish_personalization(self, submission: Submission, before: Mapping[str, float]) -> str:
+        """Publish what this participant measured before and after it trained for itself alone."""
+        receipt = replace(self._receipt(submission, None, 0), before=before)
+        label = publication.PERSONALIZATION_LABEL
+        with _told_as_ours(), publication.Publication(self.output, label=label) as new:
+            return new.commit(receipt.to_json())
 
     def _receipt(self, submission: Submission, digest: str | None, size: int) -> Receipt:
         return Receipt(
