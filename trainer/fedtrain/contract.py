@@ -304,8 +304,9 @@ class Message:
     reason: CamelCase, the word that conditions, events and metrics use. message: one sentence.
     result, by role: INIT {digest, size}; TRAIN {digest, samples, steps, seconds, metrics};
     EVALUATE {samples, metrics}; PERSONALIZE {samples, seconds, metrics, before}; AGGREGATE
-    {digest, verdicts, reasons, details, filled, bytes, seconds, peakMemory}, where `verdicts` holds one character per candidate ("." accepted, else
-    a key of `reasons`), so that a thousand fit.
+    {digest, verdicts, reasons, details, filled, bytes, seconds, peakMemory}, where `verdicts`
+    holds one character per candidate ("." accepted, else a key of `reasons`), so that a thousand
+    fit.
     """
 
     reason: str = "Completed"

@@ -90,13 +90,14 @@ class KeptTensors:
         """Where nothing was accepted yet: the values that the script gave them, also after rounds
         of this very process whose updates were lost."""
         if self._built is None:
-            self._built = {}
-            for name in self._names:
-                dtype, tiles = self._weights.own(name)
-                self._built[name] = dtype, [(start, tile.copy()) for start, tile in tiles]
+            own = ((name, *self._weights.own(name)) for name in self._names)
+            self._built = {
+                name: (dtype, [(start, tile.copy()) for start, tile in tiles])
+                for name, dtype, tiles in own
+            }
             return
-        for name, (dtype, tiles) in self._built.items():
-            self._weights.fill(name, ((start, _wide(tile, dtype)) for start, tile in tiles))
+        for name, (dtype, built) in self._built.items():
+            self._weights.fill(name, ((start, _wide(tile, dtype)) for start, tile in built))
 
     def _tiles(
         self, name: str, dtype: str, read: Callable[[str, int, int], Array]

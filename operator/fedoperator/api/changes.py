@@ -14,12 +14,13 @@ FIXED = (
     "model",
     "parameters",
     "exchange",
+    "personalization",
     "seed",
     "security",
 )
 """Fields of a spec whose change would make another training of it."""
 
-_OPTIONAL = frozenset({"compression"})
+_OPTIONAL = frozenset({"compression", "personalization"})
 """Those of them that may be missing."""
 
 IS_FIXED = "is fixed once the training has started; undo the change, or make another training"
