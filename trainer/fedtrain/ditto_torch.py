@@ -31,7 +31,7 @@ def drawing(module: nn.Module, names: Iterable[str], loaded: Weights, strength: 
 
     @torch.no_grad()
     def draw(_: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if any(args) or kwargs.get("closure") is not None:
+        if any(args[1:]) or kwargs.get("closure") is not None:
             sentence = "personal_optimizer.step(closure) computes its gradients after we could "
             raise ContractError("OptimizerUnsupported", f"{sentence}add to them; step without one")
         for parameter, begin in around:
