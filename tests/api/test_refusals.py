@@ -7,6 +7,7 @@ import pytest
 from fedoperator.api import admission
 from tests.api.aggregation_mistakes import OF_THE_AGGREGATION
 from tests.api.mistakes import MOUNTED, Mistake, a_claim, a_trainer, a_volume, participants
+from tests.api.personal_mistakes import OF_WHAT_STAYS_AT_HOME
 
 MISTAKES = (
     Mistake(
@@ -369,7 +370,7 @@ MISTAKES = (
         ),
     ),
 )
-ALL = (*MISTAKES, *OF_THE_AGGREGATION)
+ALL = (*MISTAKES, *OF_THE_AGGREGATION, *OF_WHAT_STAYS_AT_HOME)
 EACH = pytest.mark.parametrize("mistake", ALL, ids=[mistake.says for mistake in ALL])
 
 
