@@ -161,7 +161,8 @@ def rounds(
         session.together(lambda: store.publish_untrained(weights))
         return
     store.load(weights)
-    home.begin(store.memory(), session.together)
+    if home.kept:
+        home.begin(store.memory(), session.together)
     if hasattr(optimizer, "state"):
         optimizer.state.clear()
     seeds.reseed(seeds.derive(task.seed, task.round, task.participant, ranks.rank))

@@ -25,22 +25,22 @@ class Counts(StatusModel):
 
 
 class Best(StatusModel):
-    """The best value of stop.metric so far."""
+    """A global model by the value of a metric: stop.metric, or keep.metric."""
 
     metric: Short = ""
-    """What stop.metric was; the best of another metric does not count."""
+    """What the metric was; the best of another one does not count."""
 
     mode: Literal["Max", "Min"] = "Max"
-    """What stop.mode was."""
+    """Whether more or less of it was better."""
 
     round: int
     """Of the global model."""
 
     value: float
-    """Of stop.metric."""
+    """Of the metric."""
 
     of: Literal["Mean", "Worst", "Best"] = "Mean"
-    """What stop.of was."""
+    """What stop.of was; keep.metric is read by its mean."""
 
     model: GlobalModel | None = None
     """The one that was measured; keep.best says how many of these stay on the exchange."""
