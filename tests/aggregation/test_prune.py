@@ -94,6 +94,15 @@ def test_a_base_of_an_older_round_stays_too(root: Path) -> None:
     assert rounds(root / "global") == ["2", "5"]
 
 
+def test_models_that_are_kept_for_being_good_stay_until_they_are_not(root: Path) -> None:
+    make(root / "global/1/2/model.safetensors")
+    prune.after(dataclasses.replace(TASK, keep=("global/1/2",)), root)
+    assert rounds(root / "global") == ["1", "3", "4", "5"]
+    assert rounds(root / "global/1") == ["2"]
+    prune.after(TASK, root)
+    assert rounds(root / "global") == ["3", "4", "5"]
+
+
 @pytest.mark.parametrize(("keep", "left"), [(2, ["3", "4", "5"]), (9, ["1", "2", "3", "4", "5"])])
 def test_as_many_rounds_of_updates_stay_as_asked_for(
     root: Path, keep: int, left: list[str]

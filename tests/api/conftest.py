@@ -45,7 +45,7 @@ def the_design_example() -> Document:
     """Everything that design section 3 shows and that this version has."""
     return _a_training(
         rounds=10,
-        stop={"metric": "accuracy", "target": 0.97, "patience": 3, "mode": "Max"},
+        stop={"metric": "accuracy", "target": 0.97, "patience": 3, "mode": "Max", "of": "Worst"},
         strategy={"name": "FedAdam", "learningRate": 0.01, "normBound": 10},
         selection={"fraction": 0.6, "minimum": 2, "seed": 7},
         quorum={"minimum": 2, "deadline": "30m", "onMiss": "Retry"},
@@ -84,8 +84,9 @@ def the_design_example() -> Document:
         model={"init": {}},
         parameters={"lr": 0.05, "localEpochs": 5, "betas": [0.9, 0.95], "note": None},
         exchange={"claimName": "exchange"},
-        evaluation={"by": "Participants", "every": 1},
-        keep={"last": 5, "updates": 2},
+        evaluation={"by": "Participants", "every": 1, "lessIsBetter": ["loss"]},
+        personalization={"fineTune": {"parameters": {"lr": 0.01}}},
+        keep={"last": 5, "updates": 2, "best": 1, "metric": "accuracy"},
         history=100,
         security={"runAsUser": None, "runAsGroup": None, "fsGroup": 1000},
         suspend=False,

@@ -39,6 +39,7 @@ REFUSED = (
         (f"spec.aggregation.precision: {FIXED}",),
         ("spec.aggregation.precision: ", FIXED),
     ),
+    fixed("personalization", {"fineTune": {}}),
     fixed("model", {"claimName": "models", "path": "a.safetensors"}),
     fixed("parameters", {"lr": 0.2}),
     fixed("exchange", {"size": "2Gi"}),
@@ -81,6 +82,8 @@ ALLOWED = (
     ),
     Change("the suspension", {"suspend": True}),
     Change("what is kept", {"keep": {"last": 9}, "history": 9}),
+    Change("what is kept for being good", {"keep": {"best": 2, "metric": "f1"}, "evaluation": {}}),
+    Change("an evaluator apart", {"evaluation": {"evaluator": {"name": "centre"}}}),
     Change("an evaluation", {"evaluation": {"by": "north", "every": 2}}),
     Change(
         "an added participant", {"participants": [{"name": n} for n in ("north", "south", "w")]}

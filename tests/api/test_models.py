@@ -113,6 +113,9 @@ def aggregations(draw: st.DrawFn, most: int) -> dict[str, Any]:
     return {"strategy": strategy, "quorum": {"minimum": needed}, **fields}
 
 
+PATTERNS = st.lists(st.sampled_from(["head.*", "*.bias"]), min_size=1, max_size=2)
+
+
 @st.composite
 def specs(draw: st.DrawFn) -> dict[str, Any]:
     """Valid ones, with as many of the optional fields as chance has it."""
@@ -120,8 +123,9 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
     rule = draw(aggregations(len(participants)))
     many = st.integers(rule["quorum"]["minimum"], len(participants))
     minimum = draw(many)
+    apart = draw(st.booleans())  # an evaluator, or layers and models that stay at home
     forgets_nothing = rule["strategy"]["name"] == "SCAFFOLD"
-    if forgets_nothing or rule.get("compression", {}).get("codec") == "TopK":
+    if not apart or forgets_nothing or rule.get("compression", {}).get("codec") == "TopK":
         for participant in participants:
             participant["scratch"] = {"claimName": f"{participant['name']}-scratch"}
     names = [participant["name"] for participant in participants]
@@ -132,7 +136,10 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
                 "rounds": st.integers(1, 10_000),
                 "trainer": TRAINERS,
                 "participants": st.just(participants),
-                "exchange": claim | st.fixed_dictionaries({"size": QUANTITIES}),
+                "exchange": claim
+                | st.fixed_dictionaries(
+                    {"size": QUANTITIES}, optional={} if apart else {"exclude": PATTERNS}
+                ),
             },
             optional={
                 "selection": st.fixed_dictionaries(
@@ -145,7 +152,12 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
                 "retries": st.integers(0, 100),
                 "parameters": PARAMETERS,
                 "seed": st.integers(-(2**53) + 1, 2**53 - 1),
-                "evaluation": some(by=st.sampled_from(["Participants", *names])),
+                "evaluation": st.just({"evaluator": {"name": "x" + names[0][:39]}})
+                if apart and "x" + names[0][:39] not in names
+                else some(by=st.sampled_from(["Participants", *names])),
+                "personalization": st.just({"fineTune": {}})
+                if apart
+                else some(ditto=st.just({"pull": 0.1}), fineTune=st.just({})).filter(bool),
                 "keep": some(last=st.integers(2, 9), updates=st.integers(1, 9)),
                 "security": some(runAsUser=st.none() | st.integers(1, 9), fsGroup=st.none()),
                 "suspend": st.booleans(),
@@ -157,6 +169,7 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
     spec |= rule | {"quorum": {"minimum": minimum}}
     if "evaluation" in spec:
         spec["stop"] = {"metric": "accuracy", "target": draw(st.floats(-9, 9))}
+        spec["keep"] = {**spec.get("keep", {}), "best": draw(st.integers(0, 3))}
     return spec
 
 

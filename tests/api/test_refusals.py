@@ -8,6 +8,7 @@ from fedoperator.api import admission
 from tests.api.adapter_mistakes import OF_ADAPTERS
 from tests.api.aggregation_mistakes import OF_THE_AGGREGATION
 from tests.api.mistakes import MOUNTED, Mistake, a_claim, a_trainer, a_volume, participants
+from tests.api.personal_mistakes import OF_WHAT_STAYS_AT_HOME
 
 MISTAKES = (
     Mistake(
@@ -393,7 +394,7 @@ MISTAKES = (
         ),
     ),
 )
-ALL = (*MISTAKES, *OF_THE_AGGREGATION, *OF_ADAPTERS)
+ALL = (*MISTAKES, *OF_THE_AGGREGATION, *OF_ADAPTERS, *OF_WHAT_STAYS_AT_HOME)
 EACH = pytest.mark.parametrize("mistake", ALL, ids=[mistake.says for mistake in ALL])
 
 

@@ -50,7 +50,7 @@ def values(telemetry: Telemetry, name: str) -> dict[str, float]:
 def test_a_training_is_in_exactly_one_phase(telemetry):
     telemetry.seen(KEY, a_sight(phase="Blocked", reason="ImagePullFailed"))
     phases = values(telemetry, "fedtrain_training_phase")
-    assert len(phases) == 9
+    assert len(phases) == 10
     assert [name for name, value in phases.items() if value] == ["phase=Blocked"]
     assert values(telemetry, "fedtrain_training_reason") == {"reason=ImagePullFailed": 1}
 

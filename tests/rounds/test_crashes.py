@@ -30,12 +30,30 @@ class HostileCluster(RuleBasedStateMachine):
         deadline=st.sampled_from([None, "10m"]),
         fraction=st.sampled_from([0.5, 1.0]),
         history=st.sampled_from([2, 1000]),
-        stop=st.sampled_from([None, {"metric": "accuracy", "patience": 1}]),
+        stop=st.sampled_from(
+            [None, {"metric": "accuracy", "patience": 1}, {"metric": "accuracy", "target": 0.3}]
+        ),
+        fine_tune=st.booleans(),
+        best=st.integers(0, 2),
     )
-    def begin(self, participants, rounds, retries, evaluation, deadline, fraction, history, stop):
+    def begin(
+        self,
+        participants,
+        rounds,
+        retries,
+        evaluation,
+        deadline,
+        fraction,
+        history,
+        stop,
+        fine_tune,
+        best,
+    ):
         quorum = {"minimum": 2} | ({"deadline": deadline} if deadline else {})
         changes = {"evaluation": evaluation} if evaluation else {}
         changes |= {"stop": stop} if stop and evaluation else {}
+        changes |= {"personalization": {"fineTune": {}}} if fine_tune else {}
+        changes |= {"keep": {"best": best, "metric": "accuracy"}} if evaluation else {}
         changes |= {"selection": {"fraction": fraction}, "history": history}
         self.everybody = [{"name": name} for name in (*NAMES, "centre", "coast")]
         self.world = self.make(
@@ -172,6 +190,25 @@ class HostileCluster(RuleBasedStateMachine):
             if self.world.training.spec.evaluation:
                 assert last.status.evaluation
                 assert not any(e.is_open for e in last.status.evaluation)
+            if self.world.training.spec.fine_tune:
+                assert last.status.personalization
+                assert not any(t.is_open for t in last.status.personalization)
+
+    @invariant()
+    def the_models_that_are_kept_are_the_best_there_were(self):
+        status, keep = self.world.training.status, self.world.training.spec.keep
+        assert len(status.kept) <= keep.best
+        values = [best.value for best in status.kept]
+        assert values == sorted(values, reverse=True)
+        for best in status.kept:
+            assert best.model == self.models[best.round]
+
+    @invariant()
+    def nobody_is_personalised_before_the_last_model_is_measured(self):
+        for identity in self.world.live(Role.PERSONALIZE):
+            record = self.world.record(identity.round)
+            assert record.status.phase == "Published"
+            assert not any(e.is_open for e in record.status.evaluation)
 
     def teardown(self):
         """Left in peace, every training comes to its end."""

@@ -71,7 +71,9 @@ def test_patience_ends_a_training_that_no_longer_gets_better():
             world.succeeds(identity, metrics={"loss": losses[identity.round]})
         world.settle().all_succeed()
     assert world.training.status.global_model.round == 4
-    assert world.training.status.best == Best(metric="loss", mode="Min", round=2, value=0.5)
+    best = world.training.status.best
+    assert best == Best(metric="loss", mode="Min", round=2, value=0.5, model=best.model)
+    assert best.model.folder == "global/2/1"
 
 
 def test_the_best_of_another_metric_does_not_count():
@@ -83,7 +85,8 @@ def test_the_best_of_another_metric_does_not_count():
         for identity in world.live(Role.EVALUATE):
             world.succeeds(identity, metrics={"accuracy": 0.9, "f1": 0.001})
         world.settle().all_succeed()
-    assert world.training.status.best == Best(metric="f1", mode="Max", round=3, value=0.001)
+    best = world.training.status.best
+    assert best == Best(metric="f1", mode="Max", round=3, value=0.001, model=best.model)
     assert world.training.status.global_model.round == 5
 
 

@@ -70,7 +70,8 @@ def test_an_evaluator_does_not_weigh_more_than_the_cap():
 
 def test_the_record_of_a_thousand_talkative_participants_fits_into_etcd():
     names = [{"name": f"participant-with-quite-a-long-name-{n:04d}"} for n in range(1000)]
-    world = a_world(participants=3, rounds=1, retries=1, evaluation={"by": "Participants"})
+    spec = {"evaluation": {"by": "Participants"}, "personalization": {"fineTune": {}}}
+    world = a_world(participants=3, rounds=1, retries=1, **spec)
     world.edited(participants=names).in_round(1)
     for identity in world.live(Role.TRAIN):
         world.jobs[identity] = world.jobs[identity]
@@ -81,13 +82,14 @@ def test_the_record_of_a_thousand_talkative_participants_fits_into_etcd():
     world.passes(minutes=1)
     world.settle()
     named = {f"a_metric_with_a_rather_long_name_{n}": 0.1234567890123 for n in range(20)}
-    for role in (Role.TRAIN, Role.AGGREGATE, Role.EVALUATE):
+    for role in (Role.TRAIN, Role.AGGREGATE, Role.EVALUATE, Role.PERSONALIZE):
         for identity in world.live(role):
-            told = {} if role is Role.AGGREGATE else {"metrics": named}
+            told = {} if role is Role.AGGREGATE else {"metrics": named, "before": named}
             world.succeeds(identity, **told)
         world.settle()
     record = world.record(1)
     assert world.training.status.phase == "Succeeded"
+    assert all(t.before and t.metrics for t in record.status.personalization)
     assert record.status.participants[0].last_failure.startswith("ScriptFailed: xxx")
     assert size(record) < 1_400_000, size(record)
 

@@ -18,6 +18,7 @@ from torch import nn
 from fedtrain import publication, rounds, store, tensorfile
 from fedtrain.contract import ROOT_ENV, TASK_ENV, ModelRef, ParticipantTask, encode_task
 from fedtrain.errors import ContractError, DataError, ExchangeError, FedtrainError, TryAgain
+from fedtrain.home import Home
 from fedtrain.kept import Kept
 from fedtrain.models import weights_of
 from fedtrain.session import Session, agree, checked_metrics
@@ -397,7 +398,7 @@ def test_all_ranks_end_with_the_same_error_and_none_waits_for_ever(
         session = Session(
             store=store.Store(root=exchange.root, task=task),
             ranks=own,
-            weights=weights_of(model),
+            home=Home(whole=weights_of(model)),
             done=lambda task, receipt: None,
             model=model,
             kept=Kept(model, None, own),

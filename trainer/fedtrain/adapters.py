@@ -14,7 +14,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -171,8 +171,11 @@ class Seen:
     def deltas(self, name: str, base: Tiles, unit: int = 1) -> Iterator[tuple[int, Array]]:
         return self._inner.deltas(name, base, unit)
 
-    def proximal(self, mu: float) -> Proximal:
-        return self._inner.proximal(mu)
+    def own(self, name: str) -> tuple[str, Iterator[tuple[int, Array]]]:
+        return self._inner.own(name)
+
+    def proximal(self, mu: float, names: Collection[str] | None = None) -> Proximal:
+        return self._inner.proximal(mu, names)
 
     def correction(
         self, strategy: str, proximal: Proximal, drift: Iterable[tuple[str, Tiles]]

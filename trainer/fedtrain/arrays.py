@@ -1,6 +1,6 @@
 """A model that is a mapping of names to numpy arrays; torch is never loaded for it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,11 @@ class ArrayWeights:
             tile = flat[start:stop]
             yield start, tile.astype(np.float32) if tile.dtype.kind == "f" else tile
 
+    def own(self, name: str) -> tuple[str, Iterator[tuple[int, Array]]]:
+        flat = self._flat(name)
+        tiles = ((start, flat[start:stop]) for start, stop in tile_starts(flat.size))
+        return dtype_name(flat), tiles
+
     def deltas(self, name: str, base: Tiles, unit: int = 1) -> Iterator[tuple[int, Array]]:
         flat = self._flat(name)
         wide = np.promote_types(flat.dtype, np.float32)
@@ -54,8 +59,8 @@ class ArrayWeights:
             local = flat[start : start + tile.size].astype(wide)
             yield start, (local - tile.astype(flat.dtype).astype(wide)).astype(np.float32)
 
-    def proximal(self, mu: float) -> ArrayProximal:
-        return ArrayProximal(self._arrays, mu)
+    def proximal(self, mu: float, names: Collection[str] | None = None) -> ArrayProximal:
+        return ArrayProximal(self._arrays, mu, names)
 
     def correction(
         self, strategy: str, proximal: ArrayProximal, drift: Iterable[tuple[str, Tiles]]

@@ -7,9 +7,10 @@ host.
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from fedtrain.errors import ContractError
 from fedtrain.schema import Schema, TensorSpec
 from fedtrain.sharding import held, is_sharded, local_of, placed, sum_over
 from fedtrain.stephook import TensorCorrection
-from fedtrain.weights import Array, Tiles
+from fedtrain.weights import Array, Tiles, tile_starts
 
 _WRAPPER_NAMES = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _DTYPES: Mapping[torch.dtype, str] = {
@@ -28,6 +29,12 @@ _DTYPES: Mapping[torch.dtype, str] = {
     torch.int8: "I8",
     torch.uint8: "U8",
     torch.bool: "BOOL",
+}
+_FLOATING: Mapping[torch.dtype, str] = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
 }
 
 
@@ -80,11 +87,19 @@ class ModuleWeights:
     def values(self, name: str) -> Iterator[tuple[int, Array]]:
         return self._held[name].values()
 
+    def own(self, name: str) -> tuple[str, Iterator[tuple[int, Array]]]:
+        flat = self._tensors[name].detach().reshape(-1)
+        dtype = {**_DTYPES, **_FLOATING}.get(flat.dtype)
+        if dtype is None:
+            raise _unsupported(name, f"is {flat.dtype}, which cannot stay at home as it is")
+        return dtype, ((start, _bits(flat[start:stop])) for start, stop in tile_starts(len(flat)))
+
     def deltas(self, name: str, base: Tiles, unit: int = 1) -> Iterator[tuple[int, Array]]:
         return self._held[name].deltas(base, unit)
 
-    def proximal(self, mu: float) -> "TensorProximal":
-        return TensorProximal([self._tensors[spec.name] for spec in self.schema.tensors], mu)
+    def proximal(self, mu: float, names: Collection[str] | None = None) -> "TensorProximal":
+        wanted = [s.name for s in self.schema.tensors if names is None or s.name in names]
+        return TensorProximal([self._tensors[name] for name in wanted], mu)
 
     def _reshard(self) -> None:
         """Have FSDP2 forget what it gathered: after an evaluation the root still has its own
@@ -225,3 +240,14 @@ def _check(name: str, tensor: Any) -> None:
 def _unsupported(name: str, why: str) -> ContractError:
     subject = f"tensor {name!r}" if name else "the model"
     return ContractError("ModelUnsupported", f"rounds(model): {subject} {why}")
+
+
+def _bits(tensor: Tensor) -> Array:
+    if tensor.dtype == torch.bfloat16:
+        return _numpy(tensor.view(torch.int16)).view(np.uint16)
+    return _numpy(tensor)
+
+
+def _numpy(tensor: Tensor) -> Array:
+    array: Array = tensor.cpu().numpy()
+    return array

@@ -8,6 +8,7 @@ environment variable `FEDTRAIN_TASK` and the root of the training's folder on th
     global/<round>/<n>/model.safetensors, schema.json, manifest.json
     updates/<participant>/<round>/<attempt>/update.safetensors, receipt.json
     updates/<participant>/<round>/evaluation-<attempt>/receipt.json
+    updates/<participant>/<round>/personalization-<attempt>/receipt.json
 
 Texts that travel with a model (config.json ...) lie beside it. A strategy with a state of its own
 adds server.safetensors; of several shards each file is parts with an index, <file>.index.json.
@@ -131,6 +132,7 @@ class Role(enum.StrEnum):
     TRAIN = "train"
     AGGREGATE = "aggregate"
     EVALUATE = "evaluate"
+    PERSONALIZE = "personalize"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +151,8 @@ class ParticipantTask:
     """What one participant's pod set is asked to do; read by `fedtrain.session`.
 
     role: INIT publishes `output/model.safetensors` and schema.json, untrained; TRAIN yields one
-    round and publishes `output/update.safetensors`; EVALUATE measures `model`, publishes metrics.
+    round and publishes `output/update.safetensors`; EVALUATE measures `model`, publishes metrics;
+    PERSONALIZE measures it, trains it for the participant alone, and measures it again.
     model: None only for INIT. deadline: seconds the operator allows from readiness on, or None.
     codec: how the update is to travel, see `fedtrain.codecs`; None for fp32. proximal: FedProx's μ.
     unit: what the script's samples count, `spec.weight.by`.
@@ -158,6 +161,8 @@ class ParticipantTask:
     the global model names, see `fedtrain.basemodel`.
     strategy: its name, for some have a part in the training, see `fedtrain.correction`.
     optimizer_state: "Reset", or "Keep" to begin with that of the last accepted round.
+    include, exclude: patterns on names of tensors, see `fedtrain.partial`. pull: Ditto's λ, None if
+    no personal model is asked for.
     """
 
     role: Role
@@ -178,6 +183,9 @@ class ParticipantTask:
     base: str | None = None
     strategy: str = "FedAvg"
     optimizer_state: str = "Reset"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    pull: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +207,8 @@ class PrepareTask:
 class ImportTask:
     """Publish the safetensors at `source` (an absolute path in the container) as `output`.
 
-    source: a file, the index file of a sharded checkpoint, or a folder with either.
+    source: a file, the index file of a sharded checkpoint, or a folder with either. include,
+    exclude: patterns on names; what the exchange does not carry is not imported.
     """
 
     role: Role = Role.INIT
@@ -209,6 +218,8 @@ class ImportTask:
     attempt: int
     source: str
     output: str
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,12 +230,12 @@ class AggregateTask:
     minimum: the fewest accepted updates. weight: "Samples", "Tokens" or "Uniform"; a participant's
     total is capped at weight_max. missing: participants whose termination message was lost and
     whose samples and digest the operator wants to learn. keep_globals and keep_updates: rounds
-    whose files survive the pruning after publication. population: how many participants the
-    training has, invited or not. strategy: its name and every parameter, in the names of the API.
-    norm_bound: L2 that every delta is scaled down to, or None. codec: how updates travel.
-    precision: "Float32", "Float64" or "Exact". shards: processes that share the work, each told by
-    `SHARD_ENV` which one it is. adapters: {"aggregation", "ranks": those of participants with one
-    of their own}, or None.
+    whose files survive the pruning after publication. keep: folders of global models that survive
+    it however old they are. population: how many participants the training has, invited or not.
+    strategy: its name and every parameter, in the names of the API. norm_bound: L2 that every delta
+    is scaled down to, or None. codec: how updates travel. precision: "Float32", "Float64" or
+    "Exact". shards: processes that share the work, each told by `SHARD_ENV` which one it is.
+    adapters: {"aggregation", "ranks": those of participants with one of their own}, or None.
     """
 
     role: Role = Role.AGGREGATE
@@ -246,6 +257,7 @@ class AggregateTask:
     weight_max: int | None = None
     missing: tuple[str, ...] = ()
     keep_globals: int = 3
+    keep: tuple[str, ...] = ()
     keep_updates: int = 1
     adapters: Mapping[str, Any] | None = None
 
@@ -288,7 +300,7 @@ def decode_task(text: str) -> Task:
         document["model"] = ModelRef(**document["model"])
     if "candidates" in document:
         document["candidates"] = tuple((str(p), int(a)) for p, a in document["candidates"])
-    for name in ("participants", "missing"):
+    for name in ("participants", "missing", "include", "exclude", "keep"):
         if name in document:
             document[name] = tuple(document[name])
     try:
@@ -305,6 +317,7 @@ class Receipt:
     that the update is relative to, or that was evaluated. size: bytes of the safetensors file.
     codec: how its parameters are encoded, as the task said it; None for fp32. steps: of the
     optimizer. learning_rate: their mean. norm: ‖a‖₁ of `fedtrain.length`; None if not counted.
+    before: what `metrics` were before the participant trained the model for itself.
     """
 
     version: int = RECEIPT_VERSION
@@ -322,6 +335,7 @@ class Receipt:
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     codec: Mapping[str, Any] | None = None
+    before: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
@@ -357,6 +371,7 @@ _IN_A_RECEIPT: Mapping[Role, tuple[str, ...]] = {
     Role.INIT: ("digest", "size", "base_model"),
     Role.TRAIN: ("digest", "samples", "steps", "seconds", "metrics"),
     Role.EVALUATE: ("samples", "metrics"),
+    Role.PERSONALIZE: ("samples", "seconds", "metrics", "before"),
 }
 
 
@@ -380,9 +395,10 @@ class Message:
 
     reason: CamelCase, the word that conditions, events and metrics use. message: one sentence.
     result, by role: INIT {digest, size, base_model}; TRAIN {digest, samples, steps, seconds,
-    metrics}; EVALUATE {samples, metrics}; AGGREGATE {digest, verdicts, reasons, details, filled,
-    bytes, seconds, peakMemory, residual}, where `verdicts` holds one character per candidate ("."
-    accepted, else a key of `reasons`), so that a thousand fit.
+    metrics}; EVALUATE {samples, metrics}; PERSONALIZE {samples, seconds, metrics, before};
+    AGGREGATE {digest, verdicts, reasons, details, filled, bytes, seconds, peakMemory, residual},
+    where `verdicts` holds one character per candidate ("." accepted, else a key of `reasons`), so
+    that a thousand fit.
     """
 
     reason: str = "Completed"
@@ -454,6 +470,10 @@ def update_folder(participant: str, round_number: int, attempt: int) -> str:
 
 def evaluation_folder(participant: str, round_number: int, attempt: int) -> str:
     return f"updates/{participant}/{round_number}/evaluation-{attempt}"
+
+
+def personalization_folder(participant: str, round_number: int, attempt: int) -> str:
+    return f"updates/{participant}/{round_number}/personalization-{attempt}"
 
 
 def training_folder(training: str, uid: str) -> str:

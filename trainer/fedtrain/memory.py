@@ -1,7 +1,8 @@
 """What a participant keeps between rounds, and when it counts: `rnd.state` and error feedback.
 
     $FEDTRAIN_SCRATCH/<training>-<uid8>/<participant>/state/<round>-<attempt>/
-        state.json, state.safetensors, residual.safetensors, control.safetensors
+        state.json, state.safetensors, residual.safetensors, control.safetensors,
+        layers.safetensors, personal.safetensors
 
 Saved with the submit and before the update is published, as one folder that appears whole; given
 back is the one of this participant's last accepted (round, attempt), which the global model's
@@ -11,19 +12,21 @@ refused or came too late leaves a folder that nobody reads, and the next one rem
 residual.safetensors is error feedback: what the codec left out of the update, by parameter, which
 is added to the next update (Seide et al. 2014, "1-Bit Stochastic Gradient Descent"; Karimireddy et
 al. 2019, "Error Feedback Fixes SignSGD"). It passes through in tiles, like the model.
-control.safetensors is SCAFFOLD's control variate, see `fedtrain.control`.
+control.safetensors is SCAFFOLD's control variate, see `fedtrain.control`. layers.safetensors and
+personal.safetensors are tensors that never travel, see `fedtrain.home`.
 """
 
 import atexit
 import contextlib
 import errno
+import json
 import os
 import re
 import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +46,7 @@ from fedtrain.tensorfile import TensorFile
 from fedtrain.weights import Array
 
 RESIDUAL_FILE = "residual.safetensors"
+METRICS_FILE = "metrics.json"
 _OF_A_ROUND = re.compile(r"(?:\.tmp-)?(\d+)-(\d+)(?:-[0-9a-f]{32})?")
 _of_this_process: Path | None = None
 _said: set[str] = set()
@@ -96,6 +100,32 @@ class Memory:
             if self._given_back is None or not (self._given_back / file).exists():
                 return None
             return TensorFile.open(self._given_back / file)
+
+    def read(self, file: TensorFile, name: str, start: int, stop: int) -> Array:
+        """Elements of one of its tensors. Raises TryAgain (StateUnreadable)."""
+        with _told("StateUnreadable"):
+            return file.read(name, start, stop)
+
+    def publish(self, models: Sequence[Kept], metrics: Mapping[str, Mapping[str, float]]) -> None:
+        """Leave the participant's own models beside the states, in place of earlier attempts'.
+
+            $FEDTRAIN_SCRATCH/<training>-<uid8>/<participant>/personal/<round>-<attempt>/
+
+        Raises TryAgain (StateNotSaved).
+        """
+        folder = self.folder.parent / "personal" / f"{self.task.round}-{self.task.attempt}"
+        if not self.lasting:
+            _say_once(f"{SCRATCH_ENV} is not set: the personal model is kept for this process only")
+        with _told("StateNotSaved"):
+            if folder.exists():
+                shutil.rmtree(folder)  # of a process that died before it published its metrics
+            with publication.Publication(folder, METRICS_FILE) as new:
+                for model in models:
+                    model.write(new.path)
+                new.commit(json.dumps(metrics, indent=1, sort_keys=True) + "\n")
+            for other in list(folder.parent.iterdir()):
+                if other != folder:
+                    shutil.rmtree(other, ignore_errors=True)
 
     def prune(self) -> None:
         """Remove what can never be given back: earlier rounds' states, but the last accepted.

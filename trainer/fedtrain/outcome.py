@@ -27,6 +27,9 @@ NEVER_ENTERED = (
 TERMINATED = "Terminated"
 
 _PUBLISHED = "-published"
+_ENTERED = frozenset({Role.TRAIN, Role.PERSONALIZE})
+"""The roles in which the body of the loop is run, and must submit."""
+
 _LOST_TYPES = frozenset({"DistBackendError", "DistNetworkError", "DistStoreError"})
 _LOST_TEXT = re.compile(
     r"Connection (closed|reset|refused)|closed by peer|Broken pipe|remote process exited"
@@ -174,7 +177,7 @@ def judge(ended: Ended) -> Verdict:
     if ended.code == 0:
         if ended.node != 0:
             return Verdict(exit=Exit.OK, message=Message(message=f"node {ended.node} is done"))
-        sentence = NO_SUBMIT if ended.role is Role.TRAIN else NEVER_ENTERED
+        sentence = NO_SUBMIT if ended.role in _ENTERED else NEVER_ENTERED
         return _failed(Exit.CONTRACT, "NoSubmit", sentence)
     if ended.told:
         name = signal.Signals(ended.told).name

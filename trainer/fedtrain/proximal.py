@@ -6,7 +6,7 @@ Li et al. 2020, "Federated Optimization in Heterogeneous Networks", Algorithm 2.
 federation's strategy; with μ = 0 nothing is copied and nothing is added.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,9 +38,12 @@ class Proximal(Protocol):
 class ArrayProximal:
     """For numpy arrays, which have no gradients: the term's own is given by name."""
 
-    def __init__(self, arrays: Mapping[str, Any], mu: float) -> None:
+    def __init__(
+        self, arrays: Mapping[str, Any], mu: float, names: Collection[str] | None = None
+    ) -> None:
         self.asked = False
         self.mu = mu
+        self._names = names
         self._arrays = arrays
         self._begin = {name: np.copy(array) for name, array in self._floating()} if mu else {}
 
@@ -58,4 +61,8 @@ class ArrayProximal:
         }
 
     def _floating(self) -> Iterator[tuple[str, Any]]:
-        return ((name, array) for name, array in self._arrays.items() if array.dtype.kind == "f")
+        return (
+            (name, array)
+            for name, array in self._arrays.items()
+            if array.dtype.kind == "f" and (self._names is None or name in self._names)
+        )

@@ -27,6 +27,8 @@ TEMPORARY_PREFIX = ".tmp-"
 EVALUATION_LABEL = "evaluation-"
 """Evaluations publish beside the next round's updates, whose pruning must know theirs."""
 
+PERSONALIZATION_LABEL = "personalization-"
+
 RECEIPT_LIMIT = 64 * 1024 * 1024
 _AT_FDCWD = -100  # <fcntl.h>
 _RENAME_NOREPLACE = 1  # <linux/fs.h>

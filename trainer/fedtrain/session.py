@@ -36,7 +36,9 @@ from fedtrain.contract import (
 )
 from fedtrain.control import Control, remembered
 from fedtrain.correction import Correction, NoCorrection, Steps
+from fedtrain.ditto import Personal
 from fedtrain.errors import ContractError, DataError, FedtrainError
+from fedtrain.home import Home
 from fedtrain.kept import Kept
 from fedtrain.meeting import Meeting
 from fedtrain.midround import Midround
@@ -62,7 +64,8 @@ class Round:
     for each round and participant; use it for the order of the data. state: a mapping of names to
     arrays, tensors or JSON values, given back from this participant's last *accepted* round; every
     rank may set it, rank 0's is saved with the submit, and all ranks begin with the same. unit:
-    what `samples` is to count: "Samples", "Tokens", or "Uniform" (then nobody looks).
+    what `samples` is to count: "Samples", "Tokens", or "Uniform" (then nobody looks). final:
+    True after the last round, where a participant trains the global model for itself alone.
     """
 
     number: int
@@ -73,7 +76,9 @@ class Round:
     state: State
     unit: str = "Samples"
     _midround: Midround = field(repr=False)
+    final: bool = False
     _proximal: Proximal = field(repr=False)
+    _personal: Personal | None = field(repr=False, default=None)
     _submit: Callable[[Submission | FedtrainError], None] = field(repr=False)
     _correction: Correction = field(repr=False, default_factory=NoCorrection)
     _entered: float = field(repr=False, default_factory=time.monotonic)
@@ -172,6 +177,14 @@ class Round:
         """
         return self._proximal.term()
 
+    def personal_gradients(self) -> dict[str, Any]:
+        """Ditto's pull for a personal model of numpy arrays: {name: λ (v_k − w_t)}, to be added
+        to its gradients; zeros without `spec.personalization.ditto`."""
+        if self._personal is None:
+            sentence = "rnd.personal_gradients() needs rounds(..., personal=a second model)"
+            raise ContractError("NoPersonalModel", sentence)
+        return self._personal.gradients()
+
 
 def rounds(
     model: Any,
@@ -179,6 +192,8 @@ def rounds(
     optimizer: Any = None,
     evaluate: Evaluate | None = None,
     files: Mapping[str, str] | None = None,
+    personal: Any = None,
+    personal_optimizer: Any = None,
 ) -> Iterator[Round]:
     """Yield each round that this process trains; load, publish and evaluate as the task says.
 
@@ -188,12 +203,15 @@ def rounds(
     takes place in its steps, see `Round.attach`. evaluate: model -> metrics by name; the key
     "samples" says over how many samples they are the mean. files: name -> text, what lies beside
     each global model, so that others can open it: config.json, tokenizer.json,
-    adapter_config.json.
+    adapter_config.json. personal: a second model, this participant's own, which the body trains
+    beside the first: it begins as the global one, is kept from accepted round to accepted round,
+    and is never sent; personal_optimizer: its torch optimizer, whose steps are drawn to the global
+    model (Ditto).
     Errors: ContractError if script and federation disagree, DataError for unusable numbers.
     """
     text = os.environ.get(TASK_ENV)
     if text is None:
-        yield from _plain(model, evaluate)
+        yield from _plain(model, evaluate, personal, personal_optimizer)
         return
     _leave_the_outcome_of_any_exception()
     try:
@@ -205,6 +223,7 @@ def rounds(
     root = Path(os.environ.get(ROOT_ENV, MOUNT))
     ranks = Meeting(collective.join(torch_model=not isinstance(model, Mapping)))
     work, kept = Work(root, first, ranks), Kept(model, optimizer, ranks)
+    home: Home | None = None
     for task in work.tasks():
         store = Store(root=root, task=task)
         receipt = ranks.tell(store.published())  # rank 0's eyes, lest the ranks part ways
@@ -212,13 +231,18 @@ def rounds(
             _say(f"{task.output} has its receipt already: that is the result")
             work.done(task, receipt)
             continue
-        weights = weights_of(model, ranks, task.adapters)
-        if weights.sharded:
+        home = home or Home(
+            whole=weights_of(model, ranks, task.adapters),
+            include=task.include,
+            exclude=task.exclude,
+            personal=None if personal is None else Personal(personal, personal_optimizer),
+        )
+        if home.whole.sharded:
             store = replace(store, ranks=ranks)
         session = Session(
             store=store,
             ranks=ranks,
-            weights=weights,
+            home=home,
             model=model,
             optimizer=optimizer,
             kept=kept,
@@ -273,7 +297,7 @@ class Session:
 
     store: Store
     ranks: Meeting
-    weights: Weights
+    home: Home
     model: Any
     kept: Kept
     done: Callable[[ParticipantTask, str], None]
@@ -293,13 +317,26 @@ class Session:
         if task.role is Role.INIT:
             self.publish(lambda: self.store.publish_untrained(self.weights, self.files, base))
             return
-        self.ranks.act(lambda: self.store.load(self.weights))
+        self._load()
         self.kept.reset()
         seeds.reseed(seeds.derive(task.seed, task.round, task.participant, self.ranks.rank))
         if task.role is Role.EVALUATE:
             self.evaluate(self.model, evaluate)
-            return
-        yield from self.train()
+        elif task.role is Role.PERSONALIZE:
+            yield from self.personalize(self.model, evaluate)
+        else:
+            yield from self.train()
+
+    def _load(self) -> None:
+        """The global model, and what of the model is this participant's own."""
+        self.ranks.act(lambda: self.store.load(self.weights))
+        if self.home.kept:
+            self.home.begin(self.store.memory(), self.together)
+
+    @property
+    def weights(self) -> Weights:
+        """Of the model, what travels."""
+        return self.home.weights
 
     def train(self) -> Iterator[Round]:
         """Yield the round, and insist that it was submitted."""
@@ -311,6 +348,7 @@ class Session:
         middle = midround.of(task, self.model, self.ranks, self._begin_again)
         proximal = self.weights.proximal(task.proximal)
         correction = self._correction(proximal)
+        self.home.pull(task)
         rnd = Round(
             number=task.round,
             participant=task.participant,
@@ -321,39 +359,52 @@ class Session:
             unit=task.unit,
             _midround=middle,
             _proximal=proximal,
+            _personal=self.home.personal,
             _submit=self.submit,
             _correction=correction,
         )
         try:
-            yield rnd
-        except GeneratorExit:  # a `break`, after which nothing of ours runs
-            if not self.submitted and not middle.ended:
-                outcome.of_exception(_no_submit(), self.ranks.rank).leave()
-            raise
+            yield from self._entered(rnd)
         finally:
             correction.detach()
             middle.close(submitted=self.published)
-        if not self.submitted:
-            self.submit(_no_submit())
         if task.proximal and not proximal.asked and self.ranks.rank == 0:
             _say(UNUSED)
 
+    def _entered(self, rnd: Round) -> Iterator[Round]:
+        """Have the script run the body, and insist on its submit."""
+        try:
+            yield rnd
+        except GeneratorExit:  # a `break`, after which nothing of ours runs
+            if not self.submitted and not rnd._midround.ended:
+                outcome.of_exception(_no_submit(), self.ranks.rank).leave()
+            raise
+        finally:
+            self.home.end()
+        if not self.submitted:
+            rnd._submit(_no_submit())
+
     def submit(self, told: Submission | FedtrainError) -> None:
         """Compare what the ranks say, and publish on rank 0; collective."""
+        submission = self._agreed(told)
+        self.kept.save(self.store.task, self.accepted)
+        control = () if self.control is None else (self.control.after(submission),)
+        kept = (*self.home.kept, *control)
+        self.publish(lambda: self.store.publish_update(self.weights, submission, self.state, kept))
+        self.published = True
+
+    def _agreed(self, told: Submission | FedtrainError) -> Submission:
+        """What all ranks hand in; once."""
         if self.submitted:
             raise ContractError("SubmittedTwice", "rnd.submit(...) was called twice in one round")
         self.submitted = True
         told_by_all = self.ranks.gather(told)
         looks.agree(told_by_all)
-        submission = agree(told_by_all, self.ranks.rank)
-        self.kept.save(self.store.task, self.accepted)
-        kept = () if self.control is None else (self.control.after(submission),)
-        self.publish(lambda: self.store.publish_update(self.weights, submission, self.state, kept))
-        self.published = True
+        return agree(told_by_all, self.ranks.rank)
 
     def _begin_again(self) -> None:
         """As the round began: after a checkpoint that could not be used after all."""
-        self.ranks.act(lambda: self.store.load(self.weights))
+        self._load()
         self.kept.begin(self.store.task, self.accepted)
 
     def _correction(self, proximal: Proximal) -> Correction:
@@ -377,10 +428,7 @@ class Session:
     def evaluate(self, model: Any, evaluate: Evaluate | None) -> None:
         """Measure the global model on every rank; rank 0's metrics are what counts."""
         started = time.monotonic()
-        if evaluate is None:
-            sentence = "an evaluation is asked for: pass evaluate= to rounds(...)"
-            raise ContractError("NoEvaluate", sentence)
-        metrics, samples = measured(evaluate(model))
+        metrics, samples = self._measured(model, evaluate)
         submission = Submission(
             samples=samples, metrics=metrics, seconds=time.monotonic() - started
         )
@@ -394,6 +442,59 @@ class Session:
         """
         receipt = self.ranks.act(act) if self.weights.sharded else self.together(act)
         self.done(self.store.task, receipt)
+
+    def personalize(self, model: Any, evaluate: Evaluate | None) -> Iterator[Round]:
+        """Yield the global model once more, to be trained for this participant alone.
+
+        Measured before and after; only the metrics are published. For the script it is the round
+        after the last, with `final` set.
+        """
+        task = self.store.task
+        before, _ = self._measured(model, evaluate)
+        number = task.round + 1
+        # Whatever evaluate() drew must not decide how the training goes.
+        seeds.reseed(seeds.derive(task.seed, number, task.participant, self.ranks.rank))
+        self.home.pull(task)
+
+        def submit(told: Submission | FedtrainError) -> None:
+            submission = self._agreed(told)
+            after, samples = self._measured(model, evaluate)
+            final = replace(submission, metrics=after, samples=samples)
+            receipt = self.together(lambda: self._publish_personal(final, before))
+            self.done(task, receipt)
+
+        rnd = Round(
+            number=number,
+            participant=task.participant,
+            parameters=MappingProxyType(dict(task.parameters)),
+            seed=seeds.derive(task.seed, number, task.participant),
+            deadline=task.deadline,
+            state=self.together(lambda: self.store.memory().state()),
+            final=True,
+            unit=task.unit,
+            _midround=midround.of(task, self.model, self.ranks, self._begin_again),
+            _proximal=self.weights.proximal(0),
+            _personal=self.home.personal,
+            _submit=submit,
+        )
+        yield from self._entered(rnd)
+
+    def _publish_personal(self, submission: Submission, before: Mapping[str, float]) -> str:
+        metrics = {"before": before, "after": submission.metrics}
+        self.home.publish(self.store.memory(), metrics)
+        return self.store.publish_personalization(submission, before)
+
+    def _measured(self, model: Any, evaluate: Evaluate | None) -> tuple[dict[str, float], int]:
+        """Metrics of the model, and of the personal model, if there is one, as `personal_...`."""
+        if evaluate is None:
+            sentence = "an evaluation is asked for: pass evaluate= to rounds(...)"
+            raise ContractError("NoEvaluate", sentence)
+        metrics, samples = measured(evaluate(model))
+        if self.home.personal is not None:
+            own, _ = measured(evaluate(self.home.personal.model))
+            named = {f"personal_{name}": value for name, value in own.items()}
+            metrics = checked_metrics({**metrics, **named})
+        return metrics, samples
 
     def together(self, act: Callable[[], T]) -> T:
         """Do it on rank 0 and tell all ranks what came of it; they raise the same error."""
@@ -485,7 +586,9 @@ def _no_submit() -> ContractError:
     return ContractError("NoSubmit", outcome.NO_SUBMIT)
 
 
-def _plain(model: Any, evaluate: Evaluate | None) -> Iterator[Round]:
+def _plain(
+    model: Any, evaluate: Evaluate | None, personal: Any, personal_optimizer: Any
+) -> Iterator[Round]:
     """Outside a federation: one round, whose result is said and not published."""
     ranks = collective.join(torch_model=not isinstance(model, Mapping))
     seeds.reseed(seeds.derive(0, 1, "local", ranks.rank))
@@ -505,6 +608,7 @@ def _plain(model: Any, evaluate: Evaluate | None) -> Iterator[Round]:
         state=State(),
         _midround=middle,
         _proximal=without_term(model),
+        _personal=None if personal is None else Personal(personal, personal_optimizer),
         _submit=submit,
     )
     if evaluate is not None:

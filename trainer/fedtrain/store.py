@@ -224,6 +224,13 @@ class Store:
         with _told_as_ours(), publication.Publication(self.output, label=label) as new:
             return new.commit(self._receipt(submission, None, 0).to_json())
 
+    def publish_personalization(self, submission: Submission, before: Mapping[str, float]) -> str:
+        """Publish what this participant measured before and after it trained for itself alone."""
+        receipt = replace(self._receipt(submission, None, 0), before=before)
+        label = publication.PERSONALIZATION_LABEL
+        with _told_as_ours(), publication.Publication(self.output, label=label) as new:
+            return new.commit(receipt.to_json())
+
     def _receipt(self, submission: Submission, digest: str | None, size: int) -> Receipt:
         return Receipt(
             training=self.task.uid,

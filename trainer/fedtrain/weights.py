@@ -5,7 +5,7 @@ module. Tiles are (start, array) pairs in elements of the flattened tensor; floa
 as float32, integers and bools as they are.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -56,6 +56,9 @@ class Weights(Protocol):
     def values(self, name: str) -> Iterator[tuple[int, Array]]:
         """The tensor's values as they would be published."""
 
+    def own(self, name: str) -> tuple[str, Iterator[tuple[int, Array]]]:
+        """(dtype, tiles) of the tensor as the model itself holds it; bf16 as the uint16 of it."""
+
     def deltas(self, name: str, base: Tiles, unit: int = 1) -> Iterator[tuple[int, Array]]:
         """Local minus base in float32, where base is first rounded to the model's own dtype.
 
@@ -65,8 +68,8 @@ class Weights(Protocol):
         value, so that a step too small for bf16 is zero and not minus the rounding error.
         """
 
-    def proximal(self, mu: float) -> Proximal:
-        """FedProx's term around the values that the model has now."""
+    def proximal(self, mu: float, names: Collection[str] | None = None) -> Proximal:
+        """FedProx's term around the values that the model has now; names: of these alone."""
 
     def correction(
         self, strategy: str, proximal: Any, drift: Iterable[tuple[str, Tiles]]

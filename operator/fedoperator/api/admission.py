@@ -174,6 +174,12 @@ def _mounts(spec: TrainingSpec) -> Iterator[Problem]:
         if path and path != reported:
             field = "trainer.volumes" if participant.data is None else "data.mountPath"
             yield _mounted_twice(f"spec.participants[{index}].{field}", path)
+    evaluator = spec.evaluator
+    if evaluator is not None:
+        path = _shared_path(spec.trainer_of(spec.sites[-1]), spec.sites[-1])
+        if path and path != reported:
+            field = "trainer.volumes" if evaluator.data is None else "data.mountPath"
+            yield _mounted_twice(f"spec.evaluation.evaluator.{field}", path)
 
 
 def _shared_path(trainer: TrainerFields, participant: Participant | None) -> str | None:

@@ -19,12 +19,13 @@ FIXED = (
     "optimizer_state",
     "exchange",
     "pods",
+    "personalization",
     "seed",
     "security",
 )
 """Fields of a spec whose change would make another training of it."""
 
-_OPTIONAL = frozenset({"compression", "adapters"})
+_OPTIONAL = frozenset({"compression", "adapters", "personalization"})
 """Those of them that may be missing."""
 
 IS_FIXED = "is fixed once the training has started; undo the change, or make another training"

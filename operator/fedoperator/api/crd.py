@@ -37,6 +37,7 @@ _ROUND_COLUMNS = (
     ("Phase", ".status.phase", "string"),
     ("Accepted", ".status.accepted", "string"),
     ("Metric", ".status.score", "string"),
+    ("Worst", ".status.worst", "string"),
     ("Samples (share)", ".status.shares", "string"),
     ("Digest", ".status.globalModel.digest", "string"),
     _AGE,

@@ -14,6 +14,7 @@ from fedoperator.api.base import (
     Short,
     StatusModel,
 )
+from fedoperator.api.status import Personalized, Spreads
 
 KIND = "FederatedRound"
 PLURAL = "federatedrounds"
@@ -94,6 +95,13 @@ class Assignment(StatusModel):
     @property
     def is_live(self) -> bool:
         return self.state in LIVE
+
+
+class FineTuned(Assignment):
+    """What a participant makes of the last global model for itself; metrics are those after."""
+
+    before: Metrics = {}
+    """The metrics of the global model here, before it was trained."""
 
 
 class Candidate(StatusModel):
@@ -196,6 +204,18 @@ class RoundStatus(StatusModel):
     metrics: Metrics = {}
     """Of this round's global model, weighted over those that evaluated it."""
 
+    spread: Spreads = {}
+    """Who is worst and who is best by each metric, of those that evaluated it."""
+
+    personalizing_since: datetime | None = None
+    """The clock of fine-tuning that never started."""
+
+    personalization: Annotated[list[FineTuned], Field(max_length=1000)] = []
+    """Who trains the last global model for itself, and its metrics before and after."""
+
+    personalized: Annotated[dict[str, Personalized], Field(max_length=20)] = {}
+    """By metric, what came of it."""
+
     accepted: Short = ""
     """Accepted of invited."""
 
@@ -204,6 +224,9 @@ class RoundStatus(StatusModel):
 
     score: Short = ""
     """The metrics, shortened for a column."""
+
+    worst: Short = ""
+    """Where the metric of the column is worst, if several evaluated it."""
 
 
 class Record(StatusModel):

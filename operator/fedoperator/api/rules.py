@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from pydantic.alias_generators import to_camel
 
-from fedoperator.api import adapters
+from fedoperator.api import adapters, measuring, personal
 from fedoperator.api.base import NAME_LIMIT, NAME_PATTERN, Rule
 from fedoperator.api.strategy import COORDINATEWISE, COUNTING, DEFAULTS, MINIMUMS
 from fedoperator.api.trainer import TrainerFields
@@ -29,14 +29,17 @@ def _given_by_all(field: str) -> Rule:
     """The default trainer has the field, or every participant brings its own."""
 
     def holds(spec: TrainingSpec) -> bool:
-        everybody = (spec.trainer_of(participant) for participant in spec.participants)
+        everybody = (spec.trainer_of(site) for site in spec.sites)
         return all(getattr(trainer, field) is not None for trainer in everybody)
 
     return Rule(
         field=f"trainer.{field}",
         cel=(
             f"has(self.trainer.{field}) || "
-            f"self.participants.all(p, has(p.trainer) && has(p.trainer.{field}))"
+            f"(self.participants.all(p, has(p.trainer) && has(p.trainer.{field})) && "
+            "(!has(self.evaluation) || !has(self.evaluation.evaluator) || "
+            "(has(self.evaluation.evaluator.trainer) && "
+            f"has(self.evaluation.evaluator.trainer.{field}))))"
         ),
         holds=holds,
         says="is missing; give it here, or in the trainer of every participant",
@@ -180,26 +183,8 @@ SPEC = (
             "place for it; give every participant a scratch, or use Int8"
         ),
     ),
-    Rule(
-        field="evaluation.by",
-        cel=(
-            "!has(self.evaluation) || self.evaluation.by == 'Participants' || "
-            "self.participants.exists(p, p.name == self.evaluation.by)"
-        ),
-        holds=lambda spec: (
-            spec.evaluation is None
-            or spec.evaluation.by == "Participants"
-            or spec.participant(spec.evaluation.by) is not None
-        ),
-        says="{0} is no participant; use Participants, for all of them, or the name of one",
-        values=(("self.evaluation.by", lambda spec: spec.evaluation.by),),
-    ),
-    Rule(
-        field="stop",
-        cel="!has(self.stop) || has(self.evaluation)",
-        holds=lambda spec: spec.stop is None or spec.evaluation is not None,
-        says="reads what an evaluation measures, and there is none; add spec.evaluation: {{}}",
-    ),
+    *measuring.SPEC,
+    *personal.SPEC,
 )
 
 NAME = Rule(
@@ -236,6 +221,12 @@ def exchange_mounts(spec: TrainingSpec, training: str) -> Iterator[str]:
             yield f"participants[{index}].base.claimName"
         if participant.trainer is not None:
             trainers.append((f"participants[{index}].trainer", participant.trainer))
+    if spec.evaluator is not None:
+        data, override = spec.evaluator.data, spec.evaluator.trainer
+        if data is not None and data.claim_name == claim:
+            yield "evaluation.evaluator.data.claimName"
+        if override is not None:
+            trainers.append(("evaluation.evaluator.trainer", override))
     for field, trainer in trainers:
         for number, volume in enumerate(trainer.volumes or ()):
             source = volume.persistent_volume_claim
@@ -275,6 +266,12 @@ ROOT = (
         "(!has(p.scratch) || p.scratch.claimName != claim) && "
         "(!has(p.base) || p.base.claimName != claim) && "
         f"(!has(p.trainer) || {_volumes('p.trainer')}))",
+    ),
+    _no_exchange(
+        "spec.evaluation",
+        "!has(self.spec.evaluation) || !has(self.spec.evaluation.evaluator) || "
+        "[self.spec.evaluation.evaluator].all(e, (!has(e.data) || e.data.claimName != claim) && "
+        f"(!has(e.trainer) || {_volumes('e.trainer')}))",
     ),
 )
 """Of the whole object: what the name takes part in."""

@@ -25,19 +25,64 @@ class Counts(StatusModel):
 
 
 class Best(StatusModel):
-    """The best value of stop.metric so far."""
+    """A global model by the value of a metric: stop.metric, or keep.metric."""
 
     metric: Short = ""
-    """What stop.metric was; the best of another metric does not count."""
+    """What the metric was; the best of another one does not count."""
 
     mode: Literal["Max", "Min"] = "Max"
-    """What stop.mode was."""
+    """Whether more or less of it was better."""
 
     round: int
     """Of the global model."""
 
     value: float
-    """Of stop.metric."""
+    """Of the metric."""
+
+    of: Literal["Mean", "Worst", "Best"] = "Mean"
+    """What stop.of was; keep.metric is read by its mean."""
+
+    model: GlobalModel | None = None
+    """The one that was measured; keep.best says how many of these stay on the exchange."""
+
+
+class Extreme(StatusModel):
+    """The value of a metric at one participant."""
+
+    name: Short
+    """Of the participant."""
+
+    value: float
+    """What it measured."""
+
+
+class Spread(StatusModel):
+    """Where a metric is worst, and where it is best."""
+
+    worst: Extreme
+    """Of those that measured it; the first by name of several that are equal."""
+
+    best: Extreme
+    """Of those that measured it; the first by name of several that are equal."""
+
+
+Spreads = Annotated[dict[str, Spread], Field(max_length=20)]
+
+
+class Personalized(StatusModel):
+    """A metric before and after the participants trained the global model for themselves."""
+
+    before: float
+    """Mean of the global model over the participants that have both values."""
+
+    after: float
+    """Mean of their own models."""
+
+    worst: Extreme
+    """The participant whose own model is worst."""
+
+    best: Extreme
+    """The participant whose own model is best."""
 
 
 Phase = Literal[
@@ -46,6 +91,7 @@ Phase = Literal[
     "Training",
     "Aggregating",
     "Evaluating",
+    "Personalizing",
     "Suspended",
     "Blocked",
     "Succeeded",
@@ -95,8 +141,17 @@ class TrainingStatus(StatusModel):
     metrics: Metrics = {}
     """Of the last evaluated global model, weighted over those that evaluated it."""
 
+    spread: Spreads = {}
+    """Of the last evaluated global model, who is worst and who is best by each metric."""
+
     best: Best | None = None
     """What stop compares with."""
+
+    kept: Annotated[list[Best], Field(max_length=100)] = []
+    """The models that keep.best keeps, the best first."""
+
+    personalized: Annotated[dict[str, Personalized], Field(max_length=20)] = {}
+    """By metric, what personalization.fineTune gave."""
 
     started_at: datetime | None = None
     """When the training was first looked at."""

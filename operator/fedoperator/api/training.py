@@ -28,6 +28,7 @@ from fedoperator.api.fields import (
     RelativePath,
     free_path,
 )
+from fedoperator.api.personal import Ditto, FineTune, Personalization
 from fedoperator.api.status import TrainingStatus
 from fedoperator.api.strategy import Strategy
 from fedoperator.api.trainer import Trainer, TrainerFields, TrainerOverride, merged
@@ -62,6 +63,10 @@ class Stop(Model):
 
     mode: Literal["Max", "Min"] = "Max"
     """Whether more or less of the metric is better."""
+
+    of: Literal["Mean", "Worst", "Best"] = "Mean"
+    """Which value of the metric: the weighted mean over the evaluators, or that of the evaluator
+    where it is worst, or best."""
 
 
 class Selection(Model):
@@ -189,8 +194,13 @@ class InitialModel(Model):
     """The frozen model that the adapters of all participants stand on."""
 
 
+Pattern = Annotated[str, Field(min_length=1, max_length=253, title="pattern of names")]
+Patterns = Annotated[list[Pattern], Field(min_length=1, max_length=64)]
+
+
 class Exchange(Model):
-    """The volume that carries models and updates: an existing claim, or one made by its size."""
+    """The volume that carries models and updates: an existing claim, or one made by its size; and
+    which tensors of the model it carries."""
 
     rules = (
         Rule(
@@ -215,19 +225,62 @@ class Exchange(Model):
     ] = ["ReadWriteMany"]
     """Of the claim to make."""
 
+    include: Patterns | None = None
+    """Tensors that travel, as patterns (*, ?, [abc]) on their names; all if left out. The others
+    stay with each participant as its own: they are never on the exchange."""
+
+    exclude: Patterns | None = None
+    """Of these, tensors that stay with each participant all the same, as patterns."""
+
+    @property
+    def keeps_at_home(self) -> bool:
+        return self.include is not None or self.exclude is not None
+
     def claim_of(self, training: str) -> str:
         """The claim: the user's, or the one made for the training of this name."""
         return self.claim_name or f"{training}-exchange"
 
 
+class Evaluator(Model):
+    """One who measures the global models with data of its own, and trains nothing."""
+
+    name: Name
+    """No participant's."""
+
+    trainer: TrainerOverride | None = None
+    """Only what differs from spec.trainer."""
+
+    data: Data | None = None
+    """What it measures on."""
+
+
 class Evaluation(Model):
     """Measure global models by the script's evaluate(); the last one always."""
+
+    rules = (
+        Rule(
+            field="by",
+            cel="!has(self.evaluator) || self.by == 'Participants'",
+            holds=lambda given: given.evaluator is None or given.by == "Participants",
+            says="{0} would evaluate, and so would evaluator; leave one of them out",
+            values=(("self.by", lambda given: given.by),),
+        ),
+    )
 
     by: Short = "Participants"
     """Participants, for all of them; or the name of the one participant that evaluates."""
 
+    evaluator: Evaluator | None = None
+    """Who measures instead of the participants."""
+
     every: Annotated[int, Field(ge=1, le=10000)] = 1
     """Rounds."""
+
+    less_is_better: Annotated[
+        list[MetricName], Field(max_length=20, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = ["loss", "perplexity"]
+    """Metrics of which less is better; of all others more is. It decides who is named as worst and
+    best; for stop.metric stop.mode decides. Those of a personal model count by their own name."""
 
 
 class Keep(Model):
@@ -239,6 +292,12 @@ class Keep(Model):
 
     updates: Annotated[int, Field(ge=1, le=10000)] = 1
     """Rounds whose update files are kept."""
+
+    best: Annotated[int, Field(ge=0, le=100)] = 0
+    """Rounds whose global model is kept, however old, for being among the best evaluated."""
+
+    metric: MetricName | None = None
+    """What decides which are best, by its mean; stop.metric, as stop reads it, if left out."""
 
 
 class Security(Model):
@@ -305,6 +364,7 @@ class TrainingSpec(Model):
     """What every generator of every rank is seeded from, together with round and participant."""
 
     evaluation: Evaluation | None = None
+    personalization: Personalization | None = None
     keep: Keep = Keep()
     history: Annotated[int, Field(ge=2, le=10000)] = 1000
     """FederatedRounds kept; older ones are deleted."""
@@ -319,6 +379,46 @@ class TrainingSpec(Model):
     def base_of(self, participant: Participant) -> BaseCopy | None:
         """Where the participant has the base model from."""
         return participant.base or self.model.base
+
+    @property
+    def ditto(self) -> Ditto | None:
+        return self.personalization.ditto if self.personalization else None
+
+    @property
+    def fine_tune(self) -> FineTune | None:
+        return self.personalization.fine_tune if self.personalization else None
+
+    @property
+    def evaluator(self) -> Evaluator | None:
+        return self.evaluation.evaluator if self.evaluation else None
+
+    @property
+    def sites(self) -> list[Participant]:
+        """Everybody whose pods run the script: the participants, and the evaluator beside them."""
+        if self.evaluator is None:
+            return self.participants
+        fields = {name: getattr(self.evaluator, name) for name in ("name", "trainer", "data")}
+        return [*self.participants, Participant(**fields)]
+
+    def site(self, name: str) -> Participant | None:
+        found = self.participant(name)
+        if found is None and self.evaluator is not None and self.evaluator.name == name:
+            return self.sites[-1]
+        return found
+
+    def less_is_better(self, metric: str) -> bool:
+        """Whether a smaller value of it is the better one."""
+        if self.stop is not None and self.stop.metric == metric:
+            return self.stop.mode == "Min"
+        return metric.removeprefix("personal_") in (self.evaluation or Evaluation()).less_is_better
+
+    @property
+    def ranking(self) -> Stop | None:
+        """How models are compared for keep.best; None if nothing says how."""
+        if self.keep.metric is None:
+            return self.stop
+        mode = "Min" if self.less_is_better(self.keep.metric) else "Max"
+        return Stop(metric=self.keep.metric, mode=mode, patience=1)
 
     def trainer_of(self, participant: Participant) -> TrainerFields:
         return merged(self.trainer, participant.trainer)

@@ -12,7 +12,7 @@ from fedoperator.local.report import Report
 
 _EARLIER = 10
 """Rounds that were over before anybody watched and are told all the same."""
-_AT_WORK: frozenset[Phase] = frozenset({"Training", "Aggregating", "Evaluating"})
+_AT_WORK: frozenset[Phase] = frozenset({"Training", "Aggregating", "Evaluating", "Personalizing"})
 """Phases of every round, of which a line each would only be noise."""
 
 

@@ -252,6 +252,7 @@ def _waited_for(records: Sequence[Record]) -> Iterator[Identity]:
             (Role.TRAIN, status.participants),
             (Role.AGGREGATE, [status.aggregation]),
             (Role.EVALUATE, status.evaluation),
+            (Role.PERSONALIZE, status.personalization),
         )
         for role, assignments in of_role:
             for a in assignments:

@@ -123,6 +123,8 @@ def _of_participants(records: Iterable[Record]) -> Iterator[Series]:
             found |= {("metric", (p.name, "train", m)): v for m, v in p.metrics.items()}
         for e in record.status.evaluation:
             found |= {("metric", (e.name, "evaluate", m)): v for m, v in e.metrics.items()}
+        for t in record.status.personalization:
+            found |= {("metric", (t.name, "personalize", m)): v for m, v in t.metrics.items()}
     for (name, labels), value in found.items():
         yield f"participant_{name}", labels, value
 

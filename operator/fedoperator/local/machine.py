@@ -126,7 +126,7 @@ class Machine:
         if ignored:
             names = ", ".join(sorted(ignored))
             yield f"processes stand in for pods, and nothing reads {names}"
-        if any(participant.data for participant in spec.participants):
+        if any(site.data for site in spec.sites):
             yield (
                 "data claims are not mounted: scripts see this machine's own files; "
                 "say where the data is by args or env"
@@ -207,3 +207,5 @@ def _trainers(spec: TrainingSpec) -> Iterator[tuple[str, TrainerFields]]:
     for index, participant in enumerate(spec.participants):
         if participant.trainer is not None:
             yield f"participants[{index}].trainer", participant.trainer
+    if spec.evaluator is not None and spec.evaluator.trainer is not None:
+        yield "evaluation.evaluator.trainer", spec.evaluator.trainer

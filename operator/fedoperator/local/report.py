@@ -116,11 +116,13 @@ def is_told(record: Record | None) -> bool:
 
 
 def round_line(record: Record, rounds: int) -> str:
-    """`round 3/10  accepted 3/3  accuracy 0.943  loss 0.21  6.1 s`."""
+    """`round 3/10  accepted 3/3  accuracy 0.943  loss 0.21  worst north accuracy=0.8  6.1 s`."""
     status, number = record.status, record.spec.round
     accepted = sum(p.state == "Accepted" for p in status.participants)
     words = [f"round {number}/{rounds}", f"accepted {accepted}/{len(status.participants)}"]
     words += measured(status.metrics)
+    if status.worst:
+        words.append(f"worst {status.worst}")
     missing = [
         f"{p.name} ({p.reason or p.state})" for p in status.participants if p.state != "Accepted"
     ]

@@ -5,11 +5,14 @@ full in the events and in the receipts beside the updates.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
-from fedoperator.api.round import Assignment, Record
+from fedoperator.api.round import Assignment, FineTuned, Record
 from fedoperator.api.training import TrainingSpec
 from fedtrain import contract
 
+A = TypeVar("A", bound=Assignment)
+T = TypeVar("T")
 TEXT_BUDGET = 240_000
 """Characters of messages and of last failures, each."""
 
@@ -22,13 +25,18 @@ _REASON = 80
 def bounded(spec: TrainingSpec, record: Record) -> Record:
     """The record, cut to what the API server takes; cutting it again changes nothing."""
     status = record.status
-    count = max(1, len(status.participants) + len(status.evaluation))
+    count = len(status.participants) + len(status.evaluation) + 2 * len(status.personalization)
+    count = max(1, count)
     text = min(2048, TEXT_BUDGET // count)
     metrics = max(1, min(contract.METRICS_LIMIT, METRICS_BUDGET // count))
 
-    def cut(assignment: Assignment) -> Assignment:
+    def cut(assignment: A) -> A:
+        before: dict[str, object] = {}
+        if isinstance(assignment, FineTuned):
+            before = {"before": preferred(spec, assignment.before, metrics)}
         return assignment.model_copy(
-            update={
+            update=before
+            | {
                 "reason": assignment.reason[:_REASON],
                 "message": assignment.message[:text],
                 "last_failure": assignment.last_failure[:text],
@@ -36,7 +44,7 @@ def bounded(spec: TrainingSpec, record: Record) -> Record:
             }
         )
 
-    def cut_all(assignments: Sequence[Assignment]) -> list[Assignment]:
+    def cut_all(assignments: Sequence[A]) -> list[A]:
         return [cut(assignment) for assignment in assignments]
 
     def cut_one(assignment: Assignment | None) -> Assignment | None:
@@ -45,6 +53,7 @@ def bounded(spec: TrainingSpec, record: Record) -> Record:
     update = {
         "participants": cut_all(status.participants),
         "evaluation": cut_all(status.evaluation),
+        "personalization": cut_all(status.personalization),
         "prepare": cut_one(status.prepare),
         "init": cut_one(status.init),
         "aggregation": cut_one(status.aggregation),
@@ -52,10 +61,11 @@ def bounded(spec: TrainingSpec, record: Record) -> Record:
     return record.model_copy(update={"status": status.model_copy(update=update)})
 
 
-def preferred(spec: TrainingSpec, metrics: Mapping[str, float], most: int) -> dict[str, float]:
+def preferred(spec: TrainingSpec, metrics: Mapping[str, T], most: int) -> dict[str, T]:
     """At most so many: what `stop` reads first, then accuracy and loss, then in order of name."""
     if len(metrics) <= most:
         return dict(metrics)
-    first = (spec.stop.metric if spec.stop else "accuracy", "accuracy", "loss")
+    wanted = (spec.stop.metric if spec.stop else None, spec.keep.metric)
+    first = [*filter(None, wanted), "accuracy", "loss"]
     chosen = sorted(metrics, key=lambda n: (first.index(n) if n in first else len(first), n))
     return {name: metrics[name] for name in sorted(chosen[:most])}

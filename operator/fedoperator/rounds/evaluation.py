@@ -24,6 +24,8 @@ def outstanding(spec: TrainingSpec, round_number: int, evaluations: Sequence[Ass
 
 def evaluators(spec: TrainingSpec) -> list[Assignment]:
     assert spec.evaluation is not None, "asked only when an evaluation is due"
+    if spec.evaluator is not None:
+        return [Assignment(name=spec.evaluator.name)]
     if spec.evaluation.by == BY_ALL:
         return [Assignment(name=name) for name in sorted(p.name for p in spec.participants)]
     return [Assignment(name=spec.evaluation.by)]

@@ -1,6 +1,6 @@
 """What is worth a Kubernetes event: the differences between what was and what is written now."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from fedoperator.api.round import Assignment, Record, RoundStatus
 from fedoperator.api.status import TrainingStatus
@@ -54,8 +54,22 @@ def _of_round(number: int, before: RoundStatus, after: RoundStatus) -> Iterator[
     if after.metrics and not before.metrics:
         shown = ", ".join(f"{name}={value:.4g}" for name, value in sorted(after.metrics.items()))
         yield Event(reason="Evaluated", message=f"global model of round {number}: {shown}")
-    for e in after.evaluation:
-        olds = {x.name: x.state for x in before.evaluation}
+    yield from _failed(f"round {number}, evaluation by", before.evaluation, after.evaluation)
+    yield from _failed("fine-tuning by", before.personalization, after.personalization)
+    if after.personalized and not before.personalized:
+        shown = "; ".join(
+            f"{name} {p.before:.4g} became {p.after:.4g} (worst {p.worst.name} "
+            f"{p.worst.value:.4g}, best {p.best.name} {p.best.value:.4g})"
+            for name, p in sorted(after.personalized.items())
+        )
+        yield Event(reason="Personalized", message=f"fine-tuned by its participants: {shown}"[:900])
+
+
+def _failed(
+    what: str, before: Sequence[Assignment], after: Sequence[Assignment]
+) -> Iterator[Event]:
+    olds = {x.name: x.state for x in before}
+    for e in after:
         if e.state == "Failed" and olds.get(e.name) != "Failed":
-            text = f"round {number}, evaluation by {e.name}: {e.message}"
+            text = f"{what} {e.name}: {e.message}"
             yield Event(reason=e.reason or "EvaluationFailed", message=text, warning=True)

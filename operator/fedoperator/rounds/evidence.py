@@ -5,6 +5,7 @@ suspension or retry comes before it.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from fedoperator.api.base import GlobalModel
 from fedoperator.api.round import Assignment, Record, RoundStatus
@@ -17,6 +18,8 @@ from fedoperator.rounds.workloads import workload_name
 from fedtrain import contract
 from fedtrain.contract import Role
 
+A = TypeVar("A", bound=Assignment)
+
 
 def harvested(look: Look, record: Record) -> Record:
     """The record with the outcome of every child that is over, before anything else is decided."""
@@ -26,7 +29,7 @@ def harvested(look: Look, record: Record) -> Record:
     def settle(role: Role, assignment: Assignment | None, budget: Budget) -> Assignment | None:
         return None if assignment is None else _settled(look, role, number, assignment, budget)
 
-    def settle_all(role: Role, assignments: Sequence[Assignment]) -> list[Assignment]:
+    def settle_all(role: Role, assignments: Sequence[A]) -> list[A]:
         return [_settled(look, role, number, a, Budget(retries)) for a in assignments]
 
     endless = Budget(None, fatal=frozenset())
@@ -35,6 +38,7 @@ def harvested(look: Look, record: Record) -> Record:
         "init": settle(Role.INIT, status.init, Budget(None, fatal=frozenset({Failure.CONTRACT}))),
         "participants": settle_all(Role.TRAIN, status.participants),
         "evaluation": settle_all(Role.EVALUATE, status.evaluation),
+        "personalization": settle_all(Role.PERSONALIZE, status.personalization),
     }
     status = status.model_copy(update=update)
     if status.phase == "Aggregating" and status.aggregation is not None:
@@ -44,13 +48,12 @@ def harvested(look: Look, record: Record) -> Record:
     return record.model_copy(update={"status": status})
 
 
-_NEEDS_RESULT = frozenset({Role.INIT, Role.AGGREGATE, Role.EVALUATE})
+_MEASURES = frozenset({Role.EVALUATE, Role.PERSONALIZE})
+_NEEDS_RESULT = frozenset({Role.INIT, Role.AGGREGATE}) | _MEASURES
 """Their digest or metrics come in the message alone; a participant's are read again from files."""
 
 
-def _settled(
-    look: Look, role: Role, number: int, assignment: Assignment, budget: Budget
-) -> Assignment:
+def _settled(look: Look, role: Role, number: int, assignment: A, budget: Budget) -> A:
     if assignment.state not in ("Invited", "Running", "Suspended"):
         return assignment
     identity = Identity(role, number, assignment.name, assignment.attempt)
@@ -61,11 +64,11 @@ def _settled(
         return assignment if trouble is None else _waiting(assignment, trouble)
     if child.state is ChildState.SUCCEEDED:
         result = child.result or {}
-        useless = role is not Role.EVALUATE and results.digest(result) is None
+        useless = role not in _MEASURES and results.digest(result) is None
         if role in _NEEDS_RESULT and (not result or useless):
             lost = Trouble(reason="ResultLost", message="the pod's result was lost; tried again")
             # An evaluator that never tells anything must not hold up the federation for ever.
-            cost = Failure.COUNTED if role is Role.EVALUATE else Failure.FREE
+            cost = Failure.COUNTED if role in _MEASURES else Failure.FREE
             return retry.after_failure(assignment, cost, lost, budget, look.now)
         return results.reported(assignment, result)
     if child.state is ChildState.FAILED:
@@ -82,7 +85,7 @@ def _settled(
     return _waiting(assignment, child.trouble or Trouble(reason="", message=""))
 
 
-def _waiting(assignment: Assignment, trouble: Trouble) -> Assignment:
+def _waiting(assignment: A, trouble: Trouble) -> A:
     """Not ready, and why as far as it is known; one that was running keeps its clock."""
     if assignment.state != "Invited":
         return assignment

@@ -1,6 +1,7 @@
 """The life of a round: begun, prepared, initialised or trained, aggregated, published, measured."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from fedoperator.api.base import timestamp
 from fedoperator.api.round import Assignment, Candidate, Record, RoundSpec, RoundStatus, record_name
@@ -8,16 +9,21 @@ from fedoperator.rounds import (
     assignments,
     evaluation,
     evidence,
+    personalization,
     quorum,
     resident,
     results,
     retry,
     selection,
+    spread,
+    stop,
     summary,
 )
 from fedoperator.rounds.look import Look
 from fedoperator.rounds.quorum import Standing
 from fedtrain import contract
+
+A = TypeVar("A", bound=Assignment)
 
 
 def begun(look: Look, number: int) -> Record:
@@ -70,11 +76,7 @@ def filled_in(look: Look, record: Record) -> Record:
 def next_may_begin(look: Look, current: Record, previous: Record | None) -> bool:
     """The evaluation of a model runs beside the next round, never beside the one after it."""
     spec = look.training.spec
-    if (
-        current.status.phase != "Published"
-        or spec.suspend
-        or summary.is_last(look.training, current)
-    ):
+    if current.status.phase != "Published" or spec.suspend or stop.is_last(look.training, current):
         return False
     if previous is not None and _outstanding(look, previous):
         return False
@@ -283,21 +285,40 @@ def measured(look: Look, record: Record) -> Record:
     if waits:
         evaluations = [assignments.in_time(look, e, since) for e in evaluations]
     update["evaluating_since"] = since
-    metrics = {} if any(e.is_open for e in evaluations) else results.mean(spec, evaluations)
+    done = not any(e.is_open for e in evaluations)
+    metrics = results.mean(spec, evaluations) if done else {}
+    score = summary.score(look.training, metrics)
     update |= {
         "evaluation": evaluations,
         "metrics": metrics,
+        "spread": spread.of(spec, evaluations) if done else {},
         "accepted": summary.accepted(status.participants),
         "shares": summary.shares(status.participants),
-        "score": summary.score(look.training, metrics),
+        "score": score,
+        "worst": spread.worst(spec, score, evaluations),
     }
-    return record.model_copy(update={"status": status.model_copy(update=update)})
+    return _personalized(look, with_status(record, update))
+
+
+def _personalized(look: Look, record: Record) -> Record:
+    """The last round with its fine-tuning: begun if due, gone on with, and summed up."""
+    if look.training.spec.fine_tune is None:
+        return record
+    prepared = _is_prepared(look, record.status, look.training.generation)
+    update = personalization.gone_on(look, record, prepared=prepared)
+    if personalization.begins(look, record) and not prepared:
+        update |= _asked_to_prepare(look, record.status)
+    return with_status(record, update)
+
+
+def with_status(record: Record, update: dict[str, object]) -> Record:
+    return record.model_copy(update={"status": record.status.model_copy(update=update)})
 
 
 def abandoned(record: Record) -> Record:
     """The training is over: nobody waits for what is still open."""
 
-    def ended(assignment: Assignment) -> Assignment:
+    def ended(assignment: A) -> A:
         update = {"state": "Dropped", "reason": "TrainingOver", "message": "the training is over"}
         return assignment.model_copy(update=update) if assignment.is_open else assignment
 
@@ -305,5 +326,6 @@ def abandoned(record: Record) -> Record:
     update = {
         "participants": [ended(p) for p in status.participants],
         "evaluation": [ended(e) for e in status.evaluation],
+        "personalization": [ended(t) for t in status.personalization],
     }
     return record.model_copy(update={"status": status.model_copy(update=update)})

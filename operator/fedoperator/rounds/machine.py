@@ -99,6 +99,7 @@ def _assignments(status: RoundStatus) -> Iterator[tuple[Role, Assignment]]:
     if status.phase == "Training":
         yield from ((Role.TRAIN, p) for p in status.participants)
     yield from ((Role.EVALUATE, e) for e in status.evaluation)
+    yield from ((Role.PERSONALIZE, t) for t in status.personalization)
 
 
 def _live(
@@ -174,9 +175,13 @@ def _wake_at(look: Look, rounds: Mapping[int, Record]) -> datetime | None:
                 child = look.children.get(identity)
                 overdue = child.created_at + OVERDUE if child is not None else look.now + OVERDUE
                 moments.append(overdue if overdue > look.now else look.now + OVERDUE)
-            if role in (Role.TRAIN, Role.EVALUATE) and not spec.suspend:
-                since = status.quorum_at if role is Role.TRAIN else status.evaluating_since
-                due = deadline.due(assignment, spec.quorum, since)
+            clocks = {
+                Role.TRAIN: status.quorum_at,
+                Role.EVALUATE: status.evaluating_since,
+                Role.PERSONALIZE: status.personalizing_since,
+            }
+            if role in clocks and not spec.suspend:
+                due = deadline.due(assignment, spec.quorum, clocks[role])
                 moments.extend([due] if due is not None else [])
     for carrier in look.carriers.values():
         at = resident.leaves_at(look.training, carrier)

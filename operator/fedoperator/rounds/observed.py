@@ -233,7 +233,7 @@ def parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
-_OF_THE_SCRIPT = frozenset({Role.INIT, Role.TRAIN, Role.EVALUATE})
+_OF_THE_SCRIPT = frozenset({Role.INIT, Role.TRAIN, Role.EVALUATE, Role.PERSONALIZE})
 _CODES = frozenset(int(code) for code in Exit)
 
 

@@ -46,7 +46,7 @@ def stays(spec: TrainingSpec, role: Role) -> bool:
     """
     if spec.pods != "Resident":
         return False
-    return role in (Role.PREPARE, Role.TRAIN, Role.EVALUATE)
+    return role in (Role.PREPARE, Role.TRAIN, Role.EVALUATE, Role.PERSONALIZE)
 
 
 def is_handed(spec: TrainingSpec, role: Role) -> bool:
@@ -160,7 +160,7 @@ def superfluous(
             continue
         carrier = kept.get(child.name)
         who = child.identity.participant
-        stranger = who != HUB and training.spec.participant(who) is None
+        stranger = who != HUB and training.spec.site(who) is None
         # An aggregation finishes before a suspended training rests.
         folds = who == HUB and any(identity.role is Role.AGGREGATE for identity in live)
         rests = training.spec.suspend and not folds

@@ -2,22 +2,26 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from fedoperator.api.round import Assignment, Candidate, Measured
+from fedoperator.api.round import Assignment, Candidate, FineTuned, Measured
 from fedoperator.api.training import TrainingSpec
 from fedoperator.rounds import bounds
 from fedoperator.rounds.observed import Trouble
 from fedtrain import contract
 
+A = TypeVar("A", bound=Assignment)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}([+]sha256:[0-9a-f]{64})?")
 _LARGEST = 1e300
 
 
-def reported(assignment: Assignment, result: Mapping[str, Any]) -> Assignment:
+def reported(assignment: A, result: Mapping[str, Any]) -> A:
     """The assignment with what its termination message says, as far as that makes sense."""
+    tuned = isinstance(assignment, FineTuned)
+    before = {"before": metrics(result.get("before"))} if tuned else {}
     return assignment.model_copy(
-        update={
+        update=before
+        | {
             "state": "Reported",
             "reason": "",
             "message": "",

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from fedoperator.api.base import timestamp
 from fedoperator.api.round import Assignment
 from fedoperator.rounds.observed import Failure, Trouble
 
+A = TypeVar("A", bound=Assignment)
 FATAL = frozenset({Failure.CONTRACT, Failure.DATA})
 _FIRST = timedelta(seconds=2)
 _LONGEST = timedelta(minutes=5)
@@ -26,8 +28,8 @@ def backoff(times: int) -> timedelta:
 
 
 def after_failure(
-    assignment: Assignment, failure: Failure, trouble: Trouble, budget: Budget, now: datetime
-) -> Assignment:
+    assignment: A, failure: Failure, trouble: Trouble, budget: Budget, now: datetime
+) -> A:
     """The assignment after its current attempt failed: retrying later, or failed for good."""
     counted = assignment.failures + (failure is Failure.COUNTED)
     spent = budget.retries is not None and counted > budget.retries
@@ -45,7 +47,7 @@ def after_failure(
     )
 
 
-def next_attempt(assignment: Assignment) -> Assignment:
+def next_attempt(assignment: A) -> A:
     """The same piece of work, tried again."""
     return assignment.model_copy(
         update={
@@ -62,6 +64,6 @@ def next_attempt(assignment: Assignment) -> Assignment:
     )
 
 
-def invited_again(assignment: Assignment) -> Assignment:
+def invited_again(assignment: A) -> A:
     """After a missed quorum: a new attempt with a new budget."""
     return next_attempt(assignment).model_copy(update={"failures": 0})

@@ -5,22 +5,14 @@ from datetime import datetime
 
 from fedoperator.api.base import Condition
 from fedoperator.api.round import Assignment, Record, RoundStatus
-from fedoperator.api.status import Best, Counts, Phase, TrainingStatus
+from fedoperator.api.status import Counts, Phase, TrainingStatus
 from fedoperator.api.training import Training
-from fedoperator.rounds import evaluation, quorum, stop
+from fedoperator.rounds import evaluation, personalization, quorum, stop
 from fedoperator.rounds.observed import Trouble
 from fedoperator.rounds.quorum import Standing
 
 _PASSING = frozenset({"Disrupted", "ResultLost"})
 """Failures of a step that the next attempt mends by itself: no reason to call for a user."""
-
-
-def is_last(training: Training, current: Record) -> bool:
-    """Whether no round follows this published one."""
-    number = current.spec.round
-    if number == 0:
-        return False
-    return number >= training.spec.rounds or _stopped(training, current)
 
 
 def status(training: Training, rounds: Mapping[int, Record], now: datetime) -> TrainingStatus:
@@ -37,11 +29,14 @@ def status(training: Training, rounds: Mapping[int, Record], now: datetime) -> T
         "prepared_generation": _prepared(old, rounds),
         "started_at": old.started_at or now,
         "participants": _counts(current.status.participants),
-        "best": _best(training, rounds),
+        "best": stop.best(training, rounds),
+        "kept": stop.kept(training, rounds),
+        "personalized": current.status.personalized,
     }
     if evaluated:
         update["evaluated_round"] = evaluated[-1].spec.round
         update["metrics"] = evaluated[-1].status.metrics
+        update["spread"] = evaluated[-1].status.spread
     new = old.model_copy(update=update)
     phase, trouble = _phase(training, rounds)
     settled = sum(p.state in ("Reported", "Accepted") for p in current.status.participants)
@@ -102,25 +97,6 @@ def _counts(participants: Sequence[Assignment]) -> Counts:
     )
 
 
-def _value(training: Training, record: Record) -> float | None:
-    wanted = training.spec.stop
-    return record.status.metrics.get(wanted.metric) if wanted else None
-
-
-def _best(training: Training, rounds: Mapping[int, Record]) -> Best | None:
-    best, wanted = training.status.best, training.spec.stop
-    for number, record in sorted(rounds.items()):
-        value = _value(training, record)
-        if wanted is not None and value is not None:
-            best = stop.best_of(wanted, best, number, value)
-    return best
-
-
-def _stopped(training: Training, current: Record) -> bool:
-    best = _best(training, {current.spec.round: current})
-    return stop.stops(training.spec, best, current.spec.round, _value(training, current))
-
-
 def _phase(training: Training, rounds: Mapping[int, Record]) -> tuple[Phase, Trouble]:
     spec, current = training.spec, rounds[max(rounds)]
     failed = _failed(training, current.status)
@@ -131,7 +107,9 @@ def _phase(training: Training, rounds: Mapping[int, Record]) -> tuple[Phase, Tro
         for number, record in rounds.items()
         if record.status.phase == "Published"
     )
-    if current.status.phase == "Published" and is_last(training, current) and not evaluating:
+    last = current.status.phase == "Published" and stop.is_last(training, current)
+    personalizing = personalization.outstanding(training, current)
+    if last and not evaluating and not personalizing:
         number = current.spec.round
         early = number < spec.rounds
         reason = "StoppedEarly" if early else "AllRoundsDone"
@@ -149,6 +127,8 @@ def _phase(training: Training, rounds: Mapping[int, Record]) -> tuple[Phase, Tro
     nothing = Trouble(reason="", message="")
     if current.status.phase == "Preparing":
         return ("Training" if current.spec.round else "Pending"), nothing
+    if current.status.phase == "Published" and personalizing:
+        return "Personalizing", nothing
     if current.status.phase == "Published":
         return "Evaluating" if evaluating else "Training", nothing
     return current.status.phase, nothing
@@ -193,14 +173,16 @@ def _blocked(training: Training, status: RoundStatus) -> Trouble | None:
 
 
 def _waits_for_evaluation(rounds: Mapping[int, Record]) -> Trouble | None:
-    """Why an evaluation that everything waits for cannot start."""
+    """Why an evaluation, or a fine-tuning, that everything waits for cannot start."""
     if rounds[max(rounds)].status.phase != "Published":
         return None
-    open_ones = [e for r in rounds.values() for e in r.status.evaluation if e.is_open]
-    stuck = [e for e in open_ones if e.state == "Invited" and e.reason]
-    if not stuck or len(stuck) < len(open_ones):
-        return None
-    return Trouble(reason=stuck[0].reason, message=f"evaluation: {_said(stuck[0])}")
+    for what in ("evaluation", "personalization"):
+        all_of_it = [e for r in rounds.values() for e in getattr(r.status, what)]
+        open_ones = [e for e in all_of_it if e.is_open]
+        stuck = [e for e in open_ones if e.state == "Invited" and e.reason]
+        if stuck and len(stuck) == len(open_ones):
+            return Trouble(reason=stuck[0].reason, message=f"{what}: {_said(stuck[0])}")
+    return None
 
 
 def _said(assignment: Assignment) -> str:

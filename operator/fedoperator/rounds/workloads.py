@@ -53,7 +53,7 @@ class Workload:
     @property
     def has_scratch(self) -> bool:
         """Whether its pods see the participant's own folder: the script trains or evaluates."""
-        return self.identity.role in (Role.TRAIN, Role.EVALUATE)
+        return self.identity.role in (Role.TRAIN, Role.EVALUATE, Role.PERSONALIZE)
 
     @property
     def folder(self) -> str:
@@ -92,9 +92,11 @@ def workload(
             attempt=assignment.attempt,
             source=f"{contract.IMPORT_MOUNT}/{training.spec.model.path}",
             output=contract.global_folder(number, assignment.attempt),
+            include=tuple(training.spec.exchange.include or ()),
+            exclude=tuple(training.spec.exchange.exclude or ()),
         )
         return Workload(training=training, identity=identity, task=task)
-    participant = training.spec.participant(assignment.name)
+    participant = training.spec.site(assignment.name)
     if participant is None:
         return None
     return Workload(
@@ -109,7 +111,7 @@ def workload(
 
 
 def _prepare(training: Training, record: Record, assignment: Assignment) -> contract.PrepareTask:
-    names = {p.name for p in training.spec.participants} | set(record.spec.invited)
+    names = {site.name for site in training.spec.sites} | set(record.spec.invited)
     return contract.PrepareTask(
         training=training.name,
         uid=training.uid,
@@ -123,15 +125,20 @@ def _participant(
     training: Training, record: Record, role: Role, assignment: Assignment
 ) -> contract.ParticipantTask:
     number, attempt, spec = record.spec.round, assignment.attempt, training.spec
-    # Training starts from the model that counts; an evaluation measures its own round's model.
-    model = record.status.global_model if role is Role.EVALUATE else training.status.global_model
+    # Training starts from the model that counts; what comes after a round is about its own model.
+    after = role in (Role.EVALUATE, Role.PERSONALIZE)
+    model = record.status.global_model if after else training.status.global_model
     output = {
         Role.INIT: contract.global_folder(number, attempt),
         Role.TRAIN: contract.update_folder(assignment.name, number, attempt),
         Role.EVALUATE: contract.evaluation_folder(assignment.name, number, attempt),
+        Role.PERSONALIZE: contract.personalization_folder(assignment.name, number, attempt),
     }[role]
     trains = role is Role.TRAIN
-    deadline = spec.quorum.deadline if trains else None
+    deadline = spec.quorum.deadline if trains or role is Role.PERSONALIZE else None
+    parameters = spec.parameters
+    if role is Role.PERSONALIZE and spec.fine_tune is not None:
+        parameters = {**parameters, **spec.fine_tune.parameters}
     codec = spec.compression.document if spec.compression is not None and trains else None
     adapters = None
     if spec.adapters is not None:
@@ -149,7 +156,7 @@ def _participant(
         output=output,
         model=None if model is None else ModelRef(path=model.folder, digest=model.digest),
         seed=spec.seed,
-        parameters=spec.parameters,
+        parameters=parameters,
         deadline=None if deadline is None else seconds(deadline).total_seconds(),
         codec=codec,
         proximal=float(spec.strategy.parameter("mu") or 0) if pulled else 0.0,
@@ -158,6 +165,9 @@ def _participant(
         adapters=adapters,
         base=None if spec.model.base is None else spec.model.base.digest,
         optimizer_state=spec.optimizer_state if trains else "Reset",
+        include=tuple(spec.exchange.include or ()),
+        exclude=tuple(spec.exchange.exclude or ()),
+        pull=None if spec.ditto is None else spec.ditto.pull,
     )
 
 
@@ -198,6 +208,7 @@ def _aggregate(
         weight_max=spec.weight.max,
         missing=tuple(order),
         keep_globals=spec.keep.last,
+        keep=tuple(best.model.folder for best in training.status.kept if best.model is not None),
         keep_updates=spec.keep.updates,
         adapters=adapters,
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fedtrain import codecs, modeltexts
+from fedtrain import codecs, modeltexts, partial
 from fedtrain.aggregation.log import Stopwatch, say
 from fedtrain.contract import MANIFEST_FILE, MODEL_FILE, SCHEMA_FILE, ImportTask, Message
 from fedtrain.errors import DataError
@@ -43,9 +43,14 @@ def _publish(task: ImportTask, folder: Path) -> str:
     try:
         # A model hub's cache is made of links; whoever names the path owns the claim it is on.
         with open_model(task.source, links=True) as model:
-            schema = Schema.of(_spec(info) for info in model.tensors.values())
+            schema = Schema.of(
+                _spec(info)
+                for info in model.tensors.values()
+                if partial.travels(info.name, task.include, task.exclude)
+            )
             if not any(spec.kind == "parameter" for spec in schema.tensors):
-                raise TensorFileError("NoParameters", "it holds no floating tensor")
+                what = "" if len(schema.tensors) == len(model.tensors) else " that is exchanged"
+                raise TensorFileError("NoParameters", f"it holds no floating tensor{what}")
             with Publication(folder, MANIFEST_FILE) as publication:
                 path = publication.path / MODEL_FILE
                 with TensorWriter(path, schema.layout(), {"format": "pt"}) as writer:

@@ -26,7 +26,8 @@ _EVALUATING = TEMPORARY_PREFIX + EVALUATION_LABEL
 def after(task: AggregateTask, root: Path) -> None:
     """Remove what the task's `keep_updates` and `keep_globals` leave no reason to keep.
 
-    The model just published and the one it is based upon stay in any case. Evaluations of a
+    The model just published, the one it is based upon and those that `keep` names stay in any
+    case. Evaluations of a
     round run beside the next one, so their folders stay for one round longer than updates.
     """
     with _pruning("global") as pruning, removal.opened(root / "global") as folder:
@@ -107,7 +108,7 @@ def _globals(task: AggregateTask, root: Path, folder: int, pruning: _Pruning) ->
         old = number <= task.round - task.keep_globals
         with pruning.noting(name), removal.opened(name, folder) as models:
             for entry in removal.names(models, pruning.until):
-                base = f"global/{name}/{entry}" == task.model.path
+                base = f"global/{name}/{entry}" in (task.model.path, *task.keep)
                 if (old and not base) or entry.startswith(TEMPORARY_PREFIX):
                     pruning.remove(entry, models, f"{name}/{entry}")
             removal.removed(name, folder)  # if it is empty now
