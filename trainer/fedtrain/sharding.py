@@ -96,7 +96,7 @@ class Gathered:
         tensor = self._tensor.detach()
         if tensor.device_mesh.get_coordinate() is None:
             return
-        # numpy's memory: the heap does not take up aligned blocks, as torch's are, once they are free.
+        # numpy's memory: of torch's, which is aligned, the heap uses no block a second time.
         room = np.empty(tensor.numel() * tensor.element_size(), np.uint8)
         whole = torch.from_numpy(room).view(tensor.dtype).view(tensor.shape)
         _fill(whole, 0, tiles)
