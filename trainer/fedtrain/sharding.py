@@ -3,8 +3,8 @@
 A tensor that is no DTensor is rank 0's to publish. Of a DTensor whose rows are cut (`Shard(0)`,
 also with replicas, as HSDP has them) every rank reads and writes the rows that it holds: no tensor
 is ever whole anywhere, and pieces of 4 MiB are on the host. Any other placement is met one tensor
-at a time: loading has one whole tensor on the host and on the device, publishing gathers one on the
-device, and each rank then writes an equal part of it.
+at a time: loading has one whole tensor on the host, publishing gathers one on the device, and each
+rank then writes an equal part of it.
 """
 
 import itertools
@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -92,20 +93,14 @@ class Gathered:
         self._ranks = ranks
 
     def fill(self, tiles: Tiles) -> None:
-        from torch.distributed.tensor import DTensor, Replicate
-
         tensor = self._tensor.detach()
         if tensor.device_mesh.get_coordinate() is None:
             return
-        local = tensor.to_local()
-        whole = torch.empty(tensor.shape, dtype=tensor.dtype)
+        # numpy's memory: of torch's, which is aligned, the heap uses no block a second time.
+        room = np.empty(tensor.numel() * tensor.element_size(), np.uint8)
+        whole = torch.from_numpy(room).view(tensor.dtype).view(tensor.shape)
         _fill(whole, 0, tiles)
-        replicas = [Replicate()] * tensor.device_mesh.ndim
-        # Every rank has all of it, so that it takes its shard without a word to the others.
-        spread = DTensor.from_local(
-            whole.to(local.device), tensor.device_mesh, replicas, run_check=False
-        )
-        local.copy_(spread.redistribute(placements=tensor.placements).to_local())
+        tensor.to_local().copy_(_cut(whole, tensor))
 
     def values(self) -> Iterator[tuple[int, Array]]:
         flat, start, stop = self._part(1)
@@ -142,6 +137,31 @@ def held(tensor: Tensor, ranks: Ranks) -> Held:
 def is_sharded(tensor: Any) -> bool:
     """Whether it is a DTensor, also where torch.distributed was never loaded."""
     return hasattr(tensor, "full_tensor")
+
+
+def _cut(whole: Tensor, like: Any) -> Tensor:
+    """This rank's part of what every rank has, placed as `like` is; a view where it can be one."""
+    from torch.distributed.tensor import DTensor, Replicate, Shard
+
+    mesh, placements = like.device_mesh, like.placements
+    if not all(one.is_replicate() or type(one) is Shard for one in placements):
+        replicas = [Replicate()] * mesh.ndim
+        spread = DTensor.from_local(
+            whole.to(like.to_local().device), mesh, replicas, run_check=False
+        )
+        cut: Tensor = spread.redistribute(placements=placements).to_local()
+        return cut
+    for place, size, one in zip(mesh.get_coordinate(), mesh.shape, placements, strict=True):
+        if one.is_shard():
+            begin, end = _share(whole.shape[one.dim], size, place)
+            whole = whole.narrow(one.dim, begin, end - begin)
+    return whole
+
+
+def _share(length: int, size: int, place: int) -> tuple[int, int]:
+    """[begin, end) of the part at `place` of `size`, as torch.chunk cuts."""
+    share = -(-length // size)
+    return min(place * share, length), min((place + 1) * share, length)
 
 
 def local_of(tensor: Any) -> Tensor:
@@ -186,8 +206,8 @@ def _rows_at(tensor: Any, coordinate: Sequence[int] | None) -> tuple[int, int]:
     sizes = tensor.device_mesh.shape
     for place, size, one in zip(coordinate, sizes, tensor.placements, strict=True):
         if one.is_shard():
-            share = -(-(end - begin) // size)
-            begin, end = min(begin + place * share, end), min(begin + (place + 1) * share, end)
+            first, last = _share(end - begin, size, place)
+            begin, end = begin + first, begin + last
     return begin, end
 
 
