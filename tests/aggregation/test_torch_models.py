@@ -14,6 +14,7 @@ from fedtrain import rounds
 from fedtrain.aggregation import engine
 from fedtrain.contract import (
     ROOT_ENV,
+    SCRATCH_ENV,
     TASK_ENV,
     AggregateTask,
     ModelRef,
@@ -50,8 +51,9 @@ class Tied(nn.Module):
 class Training:
     """Its exchange, and this process in the role of whoever is asked for."""
 
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.root, self._patch = root, monkeypatch
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, strategy: str) -> None:
+        self.root, self._patch, self._strategy = root, monkeypatch, strategy
+        monkeypatch.setenv(SCRATCH_ENV, str(root / "scratch"))
         self.model = ModelRef(path="", digest="")
         monkeypatch.setenv(ROOT_ENV, str(root))
         monkeypatch.setattr(sys, "excepthook", sys.excepthook)
@@ -66,7 +68,7 @@ class Training:
         task = self._task(Role.TRAIN, number, participant)
         return self._perform(replace(task, output=update_folder(participant, number, 1)))
 
-    def aggregate(self, number: int, strategy: str) -> None:
+    def aggregate(self, number: int) -> None:
         task = AggregateTask(
             training="tied",
             uid="0123-4567",
@@ -76,7 +78,7 @@ class Training:
             output=global_folder(number, 1),
             candidates=tuple((name, 1) for name in PARTICIPANTS),
             minimum=1,
-            strategy={"name": strategy},
+            strategy={"name": self._strategy},
             keep_globals=10,
         )
         digest = engine.aggregate(task, self.root, threads=1).result["digest"]
@@ -93,6 +95,7 @@ class Training:
             output="",
             model=self.model,
             seed=1,
+            strategy=self._strategy,
         )
 
     def _perform(self, task: ParticipantTask) -> Tied:
@@ -102,6 +105,7 @@ class Training:
         model = Tied()
         for rnd in rounds(model):
             optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            rnd.attach(optimizer)
             for _ in range(1 + PARTICIPANTS.index(rnd.participant)):
                 tokens = torch.randint(0, 16, (32,))
                 loss = nn.functional.cross_entropy(model(tokens), (tokens + 1) % 16)
@@ -116,11 +120,11 @@ class Training:
 def test_buffers_and_tied_weights_come_through_every_strategy(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = Training(tmp_path, monkeypatch)
+    training = Training(tmp_path, monkeypatch, name)
     training.begin()
     for number in range(1, ROUNDS + 1):
         locals_ = [training.train(number, name).state_dict() for name in PARTICIPANTS]
-        training.aggregate(number, name)
+        training.aggregate(number)
         folder = tmp_path / training.model.path
         result = load_file(folder / "model.safetensors")
         assert all(torch.isfinite(t).all() for t in result.values() if t.is_floating_point())
