@@ -39,7 +39,7 @@ def measure(work: Path, rounds: int, every: int) -> dict[str, float]:
     if not (work / "start" / "model.safetensors").exists():
         schedule = ["--every", str(START_STEPS), "--steps", str(START_STEPS)]
         command = [sys.executable, "train.py", *schedule, "--batch", str(4 * WORKERS)]
-        command += ["--length", str(LENGTH)]
+        command += ["--length", str(LENGTH), "--schedule", "constant_with_warmup"]
         subprocess.run([*command, "--save", "start"], cwd=work, check=True, timeout=LIMIT_SECONDS)
     return {name: loss(work, name, rounds, every) for name in RUNS}
 

@@ -10,7 +10,7 @@ With synchronous data parallelism over two processes of one worker:
 
 First a common start, by one process; then four workers on this machine:
 
-    python train.py --every 600 --steps 600 --batch 16 --save start
+    python train.py --every 600 --steps 600 --batch 16 --schedule constant_with_warmup --save start
     fedtrain run federation.yaml --out out
 
 As the same federation on a Kubernetes cluster:
@@ -53,6 +53,7 @@ parser.add_argument("--steps", type=int, default=400, help="of the whole schedul
 parser.add_argument("--batch", type=int, default=4, help="windows per step and process")
 parser.add_argument("--length", type=int, default=128, help="tokens in a window")
 parser.add_argument("--lr", type=float, default=1e-3)
+parser.add_argument("--schedule", default="cosine", help="an lr_scheduler_type of Transformers")
 parser.add_argument(
     "--kilobytes", type=int, default=1500, help="text to train on, all parts together"
 )
@@ -143,7 +144,7 @@ trainer = Trainer(
         learning_rate=args.lr,
         weight_decay=0.1,
         adam_beta2=0.99,
-        lr_scheduler_type="cosine",
+        lr_scheduler_type=args.schedule,
         warmup_steps=min(20, args.steps // 10),
     ),
 )
