@@ -94,5 +94,6 @@ def run(task: Task, folder: Path) -> Measured:
         marks,
         total=found["finished"] - began,
         peak=watch.peak,
+        processor=watch.processor,
         accuracy=found["accuracy"],
     )
