@@ -81,7 +81,7 @@ def run(task: Task, folder: Path) -> Measured:
             cwd=folder,
             env=environment,
             check=True,
-            timeout=60,
+            timeout=task.limit,
             stdout=subprocess.DEVNULL,
         )
         result = folder / "result.json"
