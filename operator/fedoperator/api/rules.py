@@ -253,6 +253,8 @@ def _volumes(trainer: str) -> str:
     )
 
 
+_EVALUATOR = "self.spec.evaluation.evaluator"
+
 ROOT = (
     NAME,
     _no_exchange(
@@ -270,8 +272,9 @@ ROOT = (
     _no_exchange(
         "spec.evaluation",
         "!has(self.spec.evaluation) || !has(self.spec.evaluation.evaluator) || "
-        "[self.spec.evaluation.evaluator].all(e, (!has(e.data) || e.data.claimName != claim) && "
-        f"(!has(e.trainer) || {_volumes('e.trainer')}))",
+        # Spelled out: a list made of it would have no bound, and no rule over it a cost.
+        f"((!has({_EVALUATOR}.data) || {_EVALUATOR}.data.claimName != claim) && "
+        f"(!has({_EVALUATOR}.trainer) || {_volumes(f'{_EVALUATOR}.trainer')}))",
     ),
 )
 """Of the whole object: what the name takes part in."""
