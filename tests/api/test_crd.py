@@ -242,6 +242,7 @@ def test_a_round_is_written_once_and_read_like_a_lab_book(kubectl) -> None:
         "phase": "Published",
         "accepted": "2/2",
         "score": "loss 0.3",
+        "worst": "north 0.4",
         "shares": "north 80 (100%)",
         "startedAt": "2026-01-31T12:00:00.250Z",
         "participants": [{"name": "north", "state": "Accepted", "metrics": {"loss": 0.25}}],
@@ -259,9 +260,11 @@ def test_a_round_is_written_once_and_read_like_a_lab_book(kubectl) -> None:
     assert read.started_at == datetime(2026, 1, 31, 12, 0, 0, 250_000, UTC)
     assert read.global_model.to_dict() == model
     header, row = kubectl("get", "fedr", "digits-00003")[1].splitlines()
-    columns = ["NAME", "ROUND", "PHASE", "ACCEPTED", "METRIC", "SAMPLES (SHARE)", "DIGEST", "AGE"]
+    columns = ["NAME", "ROUND", "PHASE", "ACCEPTED", "METRIC", "WORST", "SAMPLES (SHARE)"]
+    columns += ["DIGEST", "AGE"]
     assert re.split(r"\s{2,}", header.strip()) == columns
-    cells = ["digits-00003", "3", "Published", "2/2", "loss 0.3", "north 80 (100%)", "abc"]
+    cells = ["digits-00003", "3", "Published", "2/2", "loss 0.3", "north 0.4"]
+    cells += ["north 80 (100%)", "abc"]
     assert re.split(r"\s{2,}", row.strip())[:-1] == cells
     changed = a_round() | {"spec": a_round()["spec"] | {"invited": ["north"]}}
     code, reply = kubectl("replace", "-f", "-", document=changed)
