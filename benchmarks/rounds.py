@@ -105,12 +105,12 @@ def _of_task(task: Task, figures: Sequence[Measured]) -> str:
         f"### {task.name}: {who}, {task.framework}",
         "",
         "| | median s | min | max | × per-round | between rounds s | to the model s "
-        "| memory MiB | accuracy |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| processor s | memory MiB | accuracy |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for f in figures:
         if f.failed:
-            lines.append(f"| {f.system} | {f.failed} | | | | | | | |")
+            lines.append(f"| {f.system} | {f.failed} | | | | | | | | |")
             continue
         median = statistics.median(f.periods)
         cells = [
@@ -121,6 +121,7 @@ def _of_task(task: Task, figures: Sequence[Measured]) -> str:
             f"{median / statistics.median(first.periods):.2f}" if first else "",
             f"{statistics.median(f.gaps):.2f}",
             f"{f.total:.1f}",
+            f"{f.processor:.1f}" if f.processor else "",
             f"{f.peak / 2**20:.0f}" if f.peak else "",
             "" if f.accuracy is None else f"{f.accuracy:.3f}",
         ]
@@ -130,11 +131,12 @@ def _of_task(task: Task, figures: Sequence[Measured]) -> str:
 
 HOW = """\
 `median`, `min`, `max`: from the first step of a round to the first step of the next, by the
-participants' clocks. `× per-round`: the median over that of `fedtrain, local, PerRound` in
-this run. `between rounds`: median from the last hand-in of a round to the first step of the next.
+participants' clocks. `× per-round`: the median over that of `fedtrain, local, PerRound` here.
+`between rounds`: median from the last hand-in of a round to the first step of the next.
 `to the model`: from the command (for Flower `flwr run`, its nodes being up and connected; on a
-cluster `kubectl apply`) to the final model. `memory`: the most that all processes of the system
-had resident together, sampled ten times a second; pages that several share count for each.
+cluster `kubectl apply`) to the final model. `processor`: of all processes of the system, from start
+to end; other work on the machine moves it less than it moves seconds. `memory`: the most that all
+its processes had resident together, sampled ten times a second; shared pages count for each.
 
 OMP_NUM_THREADS=1 for everybody. Flower: deployment engine, a SuperLink, a SuperNode per
 participant, insecure connections on loopback, telemetry and update checks off. FLARE: its FedAvg

@@ -32,4 +32,5 @@ def run(task: Task, folder: Path) -> Measured:
         marks,
         total=saved - began,
         peak=watch.peak,
+        processor=watch.processor,
     )

@@ -81,7 +81,7 @@ def run(task: Task, folder: Path) -> Measured:
             cwd=folder,
             env=environment,
             check=True,
-            timeout=60,
+            timeout=task.limit,
             stdout=subprocess.DEVNULL,
         )
         result = folder / "result.json"
@@ -94,5 +94,6 @@ def run(task: Task, folder: Path) -> Measured:
         marks,
         total=found["finished"] - began,
         peak=watch.peak,
+        processor=watch.processor,
         accuracy=found["accuracy"],
     )

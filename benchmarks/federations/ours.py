@@ -75,5 +75,6 @@ def run(task: Task, folder: Path, pods: str) -> Measured:
         Marks.of_records(records),
         total=total,
         peak=watch.peak,
+        processor=watch.processor,
         accuracy=status.get("metrics", {}).get("accuracy"),
     )

@@ -94,7 +94,8 @@ class Marks:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """total: seconds from the command to the final model. peak: bytes of resident memory of all
-    processes of the system together. failed: why there are no figures.
+    processes of the system together. processor: seconds of processor that all of them took, with
+    start and end. failed: why there are no figures.
     """
 
     system: str
@@ -103,6 +104,7 @@ class Measured:
     gaps: Sequence[float] = ()
     total: float = 0.0
     peak: int = 0
+    processor: float = 0.0
     accuracy: float | None = None
     failed: str = ""
 

@@ -7,6 +7,7 @@ everything a system starts, and whatever that starts, is below us until it is go
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import threading
@@ -40,11 +41,14 @@ def descendants() -> list[int]:
 class Watch:
     """A context manager: `peak` is the most resident memory that our descendants had together.
 
-    Pages that several share are counted for each of them. Leaving it ends all descendants.
+    Pages that several share are counted for each of them. Leaving it ends all descendants, after
+    which `processor` is the seconds of processor that they took.
     """
 
     def __init__(self) -> None:
         self.peak = 0
+        self.processor = 0.0
+        self._before = _processor_of_the_reaped()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
@@ -57,6 +61,7 @@ class Watch:
         self._stop.set()
         self._thread.join()
         end()
+        self.processor = _processor_of_the_reaped() - self._before
 
     def _sample(self) -> None:
         while not self._stop.wait(0.1):
@@ -79,6 +84,11 @@ def end(grace: float = 15.0) -> None:
                         os.kill(pid, number)
             _reap()
             time.sleep(0.1)
+
+
+def _processor_of_the_reaped() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _reap() -> None:

@@ -255,7 +255,7 @@ def test_a_script_asks_for_the_rank_that_it_has_to_have(a_training, monkeypatch)
 )
 def test_a_model_that_the_federation_cannot_use_is_refused(model, adapters, reason):
     with pytest.raises(ContractError) as raised:
-        weights_of(model(), adapters)
+        weights_of(model(), adapters=adapters)
     assert raised.value.reason == reason
 
 

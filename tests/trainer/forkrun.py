@@ -23,7 +23,7 @@ def serve(path: str) -> None:
     """Wait for one command after the other; its ranks are not our children but a runner's."""
 
     import fedtrain.kept
-    import fedtrain.session  # noqa: F401
+    import fedtrain.loop  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     listener = socket.socket(socket.AF_UNIX)

@@ -21,9 +21,10 @@ from fedtrain.errors import ContractError, DataError, ExchangeError, FedtrainErr
 from fedtrain.home import Home
 from fedtrain.kept import Kept
 from fedtrain.models import weights_of
-from fedtrain.session import Session, agree, checked_metrics
+from fedtrain.session import Session
 from fedtrain.store import Submission
 from fedtrain.tensorfile import TensorFile, TensorWriter, digest_file, plan
+from fedtrain.told import agree, checked_metrics
 from tests.trainer.threads import Threads
 
 pytestmark = pytest.mark.processes

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedtrain.adapters import adapter_rank as adapter_rank
     from fedtrain.basemodel import base_model as base_model
-    from fedtrain.session import Round as Round
-    from fedtrain.session import rounds as rounds
+    from fedtrain.loop import rounds as rounds
+    from fedtrain.round import Round as Round
 
 from fedtrain.contract import VERSION
 
@@ -24,10 +24,10 @@ __version__ = VERSION
 __all__ = ["Round", "__version__", "adapter_rank", "base_model", "rounds"]
 
 _HOMES = {
-    "Round": "session",
+    "Round": "round",
     "adapter_rank": "adapters",
     "base_model": "basemodel",
-    "rounds": "session",
+    "rounds": "loop",
 }
 
 

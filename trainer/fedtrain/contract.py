@@ -148,7 +148,7 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParticipantTask:
-    """What one participant's pod set is asked to do; read by `fedtrain.session`.
+    """What one participant's pod set is asked to do; read by `fedtrain.loop`.
 
     role: INIT publishes `output/model.safetensors` and schema.json, untrained; TRAIN yields one
     round and publishes `output/update.safetensors`; EVALUATE measures `model`, publishes metrics;

@@ -32,8 +32,10 @@ from transformers.trainer_utils import has_length
 
 from fedtrain import modeltexts
 from fedtrain.errors import ContractError, DataError
+from fedtrain.loop import rounds
 from fedtrain.peftmodel import peft_model
-from fedtrain.session import Evaluate, Round, rounds
+from fedtrain.round import Round
+from fedtrain.session import Evaluate
 
 _TOO_SHORT = "TrainingArguments(max_steps={}): it is the whole schedule, spec.rounds times {}"
 _TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "preparation_time", "epoch")

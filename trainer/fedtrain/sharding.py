@@ -2,7 +2,7 @@
 
 A tensor that is no DTensor is rank 0's to publish. Of a DTensor whose rows are cut (`Shard(0)`,
 also with replicas, as HSDP has them) every rank reads and writes the rows that it holds: no tensor
-is ever whole anywhere, and pieces of 4 MiB are on the host. Any other placement is met one tensor
+is ever whole anywhere, and pieces of 1 MiB are on the host. Any other placement is met one tensor
 at a time: loading has one whole tensor on the host, publishing gathers one on the device, and each
 rank then writes an equal part of it.
 """

@@ -5,6 +5,7 @@ its own, and flushes them, and rank 0 renames the folder. One process is the cas
 """
 
 import functools
+import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -70,10 +71,11 @@ class SharedWriter:
         self._path = path
         self._infos = {info.name: info for info in tensors}
         self._pieces = Pieces()
-        self._data_begin = len(encode_header(tensors, metadata))
+        header = encode_header(tensors, metadata)
+        self._data_begin = len(header)
         self._fd = -1
         self.size = self._data_begin + max((info.end for info in tensors), default=0)
-        _one_model(ranks.gather(tensors))
+        _one_model(ranks.gather(hashlib.sha256(header).digest()))
         if ranks.rank == 0:
             TensorWriter(path, tensors, metadata).close()
         ranks.gather(None)
@@ -144,9 +146,9 @@ class SharedWriter:
             self._abandon()
 
 
-def _one_model(told: list[tuple[TensorInfo, ...]]) -> None:
-    for rank, tensors in enumerate(told):
-        if tensors != told[0]:
+def _one_model(headers: list[bytes]) -> None:
+    for rank, header in enumerate(headers):
+        if header != headers[0]:
             raise ContractError(
                 "ModelUnsupported",
                 f"rounds(model): rank {rank} has other tensors than rank 0; every rank must hold "

@@ -43,6 +43,8 @@ class Hubs:
         if training.spec.pods != "Resident":
             return (), None
         job = _hub_of(jobs)
+        if job is None and training.status.terminal:
+            self.forget(key)
         if job is None:
             old = self._links.get(key)
             return (old[1].reports() if old is not None else ()), None
