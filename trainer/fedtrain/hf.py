@@ -55,7 +55,12 @@ def train_each_round(trainer: Trainer, *, evaluate: Evaluate | None = None) -> N
         if given is not None:  # one of the trainer's own making is made anew by train()
             _seek(given, 0)
         trainer.model_wrapped = trainer.model  # type: ignore[assignment]  # a new DDP each round
-        result = trainer.train()
+        steps = _Steps(rnd)
+        trainer.add_callback(steps)
+        try:
+            result = trainer.train()
+        finally:
+            trainer.remove_callback(steps)
         rnd.submit(
             samples=_samples(trainer, rnd, result.global_step, trainer.state.num_input_tokens_seen),
             steps=result.global_step,
@@ -90,13 +95,31 @@ def train_across_rounds(trainer: Trainer, *, every: int, evaluate: Evaluate | No
         trainer.remove_callback(exchange)
 
 
-class _Exchange(TrainerCallback):
+class _Steps(TrainerCallback):
+    """Says of each step, and of each batch of an evaluation, that this rank goes on."""
+
+    def __init__(self, rnd: Round) -> None:
+        self._round = rnd
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._round.step()
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._round.alive()
+
+
+class _Exchange(_Steps):
     """Between two rounds of one train(): submit, take the next, go to its place in the schedule."""
 
     def __init__(
         self, trainer: Trainer, first: Round, yielded: Iterator[Round], every: int
     ) -> None:
-        self._trainer, self._round, self._yielded, self._every = trainer, first, yielded, every
+        super().__init__(first)
+        self._trainer, self._yielded, self._every = trainer, yielded, every
         self._losses = _Losses(0)
         self._tokens = 0
 
@@ -113,6 +136,7 @@ class _Exchange(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        self._round.step()
         if state.global_step >= self._round.number * self._every or control.should_training_stop:
             control.should_log = True  # so that the loss of all its steps is known
             control.should_epoch_stop = True
