@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from fedtrain.collective import Alone, Ranks
+from fedtrain.collective import Ranks
 from fedtrain.errors import ContractError
 
 SECONDS = 1.0
@@ -53,7 +53,7 @@ class Looks:
 
     def _following(self, steps: int, now: float) -> int:
         """About a second from here; at most twice as many steps as since the look before."""
-        if isinstance(self._ranks, Alone):
+        if self._ranks.world == 1:
             return steps + 1
         before, at = self._last
         made = max(1, steps - before)

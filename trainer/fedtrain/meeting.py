@@ -21,6 +21,7 @@ class Meeting:
         self._ranks = ranks
         self.rank = ranks.rank
         self.world = ranks.world
+        self.group = getattr(ranks, "group", None)  # of torch.distributed, for its own collectives
 
     def gather(self, mine: Any) -> list[Any]:
         """As of `Ranks`. Raises what the first rank that failed has failed with."""
