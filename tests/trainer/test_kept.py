@@ -15,7 +15,9 @@ from fedtrain import rounds
 from fedtrain.collective import Alone
 from fedtrain.contract import SCRATCH_ENV
 from fedtrain.errors import ContractError, TryAgain
+from fedtrain.home import Home
 from fedtrain.kept import Kept
+from fedtrain.meeting import Meeting
 from fedtrain.models import weights_of
 from fedtrain.optimizers import hyperparameters
 from fedtrain.session import Session
@@ -49,7 +51,12 @@ class Site:
         weights = weights_of(self.model)
         store = Store(root=self.federation.exchange.root, task=task)
         session = Session(
-            store=store, ranks=Alone(), weights=weights, model=self.model, kept=self.kept
+            store=store,
+            ranks=Meeting(Alone()),
+            home=Home(whole=weights),
+            done=lambda task, receipt: None,
+            model=self.model,
+            kept=self.kept,
         )
         store.load(weights)
         yield from session.train()
