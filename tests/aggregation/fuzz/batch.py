@@ -40,7 +40,7 @@ HEADER_LIMIT = 1024 * 1024
 """Between the longest header that a mutation makes of a sound one and the shortest of a flood."""
 
 FIELDS = {"version", "training", "round", "participant", "attempt", "base", "digest", "size"}
-OPTIONAL = {"version", "steps", "learning_rate", "norm", "seconds", "metrics", "codec"}
+OPTIONAL = {"version", "steps", "learning_rate", "norm", "seconds", "metrics", "codec", "before"}
 FIELDS |= {"samples", *OPTIONAL}
 NEEDED = FIELDS - OPTIONAL
 
