@@ -67,7 +67,7 @@ class StayingWorld(World):
         if identity in self.jobs:
             return None if self.jobs[identity].finished else identity
         workload = self.handed.get(identity)
-        found = [i for i, job in self.jobs.items() if workload and job.name == workload.carrier]
+        found = [i for i, job in self.jobs.items() if workload and job.uid == workload.carrier]
         return found[0] if found and not self.jobs[found[0]].finished else None
 
     def live(self, role: Role | None = None) -> list[Identity]:
@@ -107,7 +107,7 @@ class StayingWorld(World):
         if before.failure is None:
             self._report(identity, carrier, ChildState.SUCCEEDED, result=before.result)
         else:
-            self._dies(carrier, before.failure, before.trouble)
+            self._ends_badly(identity, carrier)
 
     def fails(
         self,
@@ -133,12 +133,17 @@ class StayingWorld(World):
             trouble=trouble,
             result=result or None,
         )
-        if carrier.role is Role.PREPARE and identity != carrier:  # a child of the hub
-            done = self.finished[identity]
-            told = {"failure": failure, "trouble": trouble, "result": done.result}
+        self._ends_badly(identity, carrier)
+
+    def _ends_badly(self, identity: Identity, carrier: Identity) -> None:
+        """A child of the hub ends alone; whoever stays ends with its work."""
+        done = self.finished[identity]
+        assert done.failure is not None, "asked only of what failed"
+        if carrier.role is Role.PREPARE and identity != carrier:
+            told = {"failure": done.failure, "trouble": done.trouble, "result": done.result}
             self._report(identity, carrier, ChildState.FAILED, **told)
         else:
-            self._dies(carrier, failure, trouble)
+            self._dies(carrier, done.failure, done.trouble)
 
     def _dies(self, carrier: Identity, failure: Failure, trouble: Trouble | None) -> None:
         self._replace(carrier, state=ChildState.FAILED, failure=failure, trouble=trouble)
@@ -148,9 +153,9 @@ class StayingWorld(World):
     def _report(
         self, identity: Identity, carrier: Identity, state: ChildState, **more: Any
     ) -> None:
-        name = self.jobs[carrier].name
+        uid = self.jobs[carrier].uid
         self.reports[identity] = Report(
-            identity=identity, carrier=name, state=state, since=self.now, **more
+            identity=identity, carrier=uid, state=state, since=self.now, **more
         )
 
     def _create(self, workload: Workload) -> None:

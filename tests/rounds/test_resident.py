@@ -90,7 +90,8 @@ def test_an_idle_one_is_let_go_and_made_again_when_it_is_invited():
     assert world.released == set()
     world.passes(minutes=6)
     world.settle()
-    assert world.released == {f"digits-train-1-{sorted(first)[0]}-1"}
+    idle = next(world.jobs[i] for i in world.carriers() if i.participant == min(first))
+    assert world.released == {idle.uid}
 
 
 def test_a_removed_participant_goes_and_suspend_sends_all_home():
@@ -122,3 +123,34 @@ def test_a_new_hub_that_has_heard_of_nobody_yet_costs_nobody_its_place():
     world.reports.clear()
     world.settle()
     assert set(world.carriers()) == before
+
+
+def test_a_hub_that_dies_while_all_train_for_themselves_is_made_again():
+    world = a_staying_world(rounds=1, personalization={"fineTune": {}}).in_round(1)
+    while not world.live(Role.PERSONALIZE):
+        world.all_succeed()
+    world._dies(world.hub, Failure.COUNTED, None)
+    assert world.to_the_end().training.status.phase == "Succeeded"
+
+
+def test_a_hub_that_dies_while_the_model_before_is_measured_is_made_again():
+    world = a_staying_world(rounds=5, evaluation={"by": "north", "every": 2}).in_round(3)
+    for role in (Role.TRAIN, Role.AGGREGATE):
+        for identity in world.live(role):
+            world.succeeds(identity)
+        world.settle()
+    assert world.record(3).status.phase == "Published"
+    assert {i.round for i in world.live(Role.EVALUATE)} == {2}
+    world._dies(world.hub, Failure.FREE, None)
+    assert world.to_the_end().training.status.phase == "Succeeded"
+
+
+def test_one_that_is_made_again_under_its_old_name_does_not_answer_for_what_the_first_had_taken():
+    world = a_staying_world(retries=0, evaluation={"by": "Participants"}).in_round(2)
+    (taken,) = (i for i in world.live(Role.EVALUATE) if i.participant == "north")
+    carrier = world.carrier(taken)
+    for identity in (taken, world.identity("north")):
+        world.becomes_ready(identity)
+    del world.jobs[carrier]
+    world.settle().passes(minutes=1)
+    assert world.settle().to_the_end().training.status.phase == "Succeeded"

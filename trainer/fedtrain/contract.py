@@ -52,7 +52,7 @@ HUB_TOKEN_ENV = "FEDTRAIN_HUB_TOKEN"  # noqa: S105 - a name
 """What the operator shows the hub to prove itself; in the hub's own environment alone."""
 
 CARRIER_ENV = "FEDTRAIN_CARRIER"
-"""The name of the workload that a process which stays belongs to."""
+"""The uid of the Job that a process which stays belongs to; names come again, uids do not."""
 
 HUB_PORT = 7448
 """Where the hub listens in its pod, and its Service for it."""

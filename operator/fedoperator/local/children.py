@@ -164,7 +164,7 @@ class Children:
         running = Running(child=child, nodes=nodes, processes=ranks, grace=machine.grace(workload))
         self._running[child.name] = running
         try:
-            for command in self._machine.commands(workload):
+            for command in self._machine.commands(workload, child.uid):
                 nodes.append(processes.start(command, self._mark(child.name)))
         except OSError as error:
             processes.kill(self._mark(child.name))

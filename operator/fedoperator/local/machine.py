@@ -46,8 +46,8 @@ class Machine:
     claims: Mapping[str, Path]
     hub: Address = field(default_factory=lambda: Address(port=free_port()))
 
-    def commands(self, workload: Workload) -> list[Command]:
-        """One per node, as the pods of the workload's Job would run."""
+    def commands(self, workload: Workload, uid: str) -> list[Command]:
+        """One per node, as the pods of the workload's Job of that uid would run."""
         root = str(self.folder.exchange / workload.folder)
         logs = self.logs(workload.name, workload.nodes)
         trainer = workload.trainer
@@ -63,6 +63,7 @@ class Machine:
             environment = inherited() | _own(trainer) | _rendezvous()
         environment |= jobs.environment(workload, root) | {"HOME": os.path.expanduser("~")}
         if workload.stays:
+            environment[contract.CARRIER_ENV] = uid
             environment[contract.HUB_ENV] = f"127.0.0.1:{self.hub.port}"
             if workload.identity.role is contract.Role.PREPARE:
                 environment[contract.HUB_TOKEN_ENV] = self.hub.token

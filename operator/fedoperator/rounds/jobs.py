@@ -288,9 +288,11 @@ def environment(workload: Workload, root: str) -> dict[str, str]:
         variables[contract.SCRATCH_ENV] = SCRATCH_PATH
     if workload.base is not None:
         variables[contract.BASE_ENV] = workload.base.folder
-    if workload.stays:
-        variables[contract.CARRIER_ENV] = workload.name
     return variables
+
+
+def _from_pod(name: str, path: str) -> Object:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
 
 
 def _environment(workload: Workload) -> list[Object]:
@@ -309,8 +311,11 @@ def _environment(workload: Workload) -> list[Object]:
     variables: list[Object] = [
         {"name": name, "value": value.replace("$", "$$")} for name, value in own.items()
     ]
+    if workload.stays:
+        uid = f"metadata.labels['{observed.JOB_UID_LABEL}']"
+        variables.append(_from_pod(contract.CARRIER_ENV, uid))
     if workload.trainer is not None:
         index = f"metadata.annotations['{observed.INDEX_ANNOTATION}']"
-        variables.append({"name": "PET_NODE_RANK", "valueFrom": {"fieldRef": {"fieldPath": index}}})
+        variables.append(_from_pod("PET_NODE_RANK", index))
         variables.extend(workload.trainer.to_dict().get("env", []))
     return variables

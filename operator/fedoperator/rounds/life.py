@@ -88,7 +88,7 @@ def _outstanding(look: Look, record: Record) -> bool:
     return evaluation.outstanding(look.training.spec, record.spec.round, status.evaluation)
 
 
-def advanced(look: Look, record: Record) -> Record:
+def advanced(look: Look, record: Record, previous: Record | None) -> Record:
     """The record after everything that needs no more evidence."""
     steps = {
         "Preparing": _preparing,
@@ -96,7 +96,7 @@ def advanced(look: Look, record: Record) -> Record:
         "Training": _training,
         "Aggregating": _aggregating,
     }
-    record = _with_preparation(look, record)
+    record = _with_preparation(look, record, previous)
     while record.status.phase in steps:
         before = record.status.phase
         status = steps[before](look, record)
@@ -106,16 +106,25 @@ def advanced(look: Look, record: Record) -> Record:
     return measured(look, record)
 
 
-def _with_preparation(look: Look, record: Record) -> Record:
-    """The record with its preparation gone on with, in whatever phase it was asked for."""
+def _with_preparation(look: Look, record: Record, previous: Record | None) -> Record:
+    """The record with its preparation gone on with, in whatever phase it was asked for.
+
+    Where pods stay nothing happens without their hub: while a round has work left, it comes back.
+    """
     status = record.status
     if status.prepare is not None:
         update: dict[str, object] = {"prepare": assignments.kept_going(look, status.prepare)}
         status = status.model_copy(update=update)
-    waits = evaluation.outstanding(look.training.spec, record.spec.round, status.evaluation)
-    if (status.phase != "Published" or waits) and _lacks_hub(look, status):
+    rounds = [record] if previous is None else [previous, record]
+    if _lacks_hub(look, status) and any(_has_work_left(look, r) for r in rounds):
         status = status.model_copy(update=_asked_to_prepare(look, status))
     return record.model_copy(update={"status": status})
+
+
+def _has_work_left(look: Look, record: Record) -> bool:
+    if record.status.phase != "Published" or _outstanding(look, record):
+        return True
+    return personalization.outstanding(look.training, record)
 
 
 def _lacks_hub(look: Look, status: RoundStatus) -> bool:

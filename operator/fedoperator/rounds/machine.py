@@ -50,8 +50,8 @@ def decide(
         rounds[first.spec.round] = first
     while True:
         current = rounds[max(rounds)]
-        rounds[current.spec.round] = current = life.advanced(look, current)
         previous = rounds.get(current.spec.round - 1)
+        rounds[current.spec.round] = current = life.advanced(look, current, previous)
         if previous is not None:
             rounds[previous.spec.round] = previous = life.measured(look, previous)
         if not life.next_may_begin(look, current, previous):
@@ -147,11 +147,11 @@ def _farewell(look: Look, observed: Observed) -> Plan:
 
 
 def _released(look: Look) -> Iterator[str]:
-    """The names of those who have had nothing to do for too long."""
+    """The uids of those who have had nothing to do for too long."""
     for carrier in look.carriers.values():
         at = resident.leaves_at(look.training, carrier)
         if at is not None and look.now >= at:
-            yield carrier.job.name
+            yield carrier.job.uid
 
 
 def _beyond_history(training: Training, changed: Sequence[Record]) -> int | None:

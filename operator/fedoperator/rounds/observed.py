@@ -22,6 +22,7 @@ RESIDENT_LABEL = "fedtrain.dev/resident"
 """On what stays when its first task is done."""
 JOB_LABEL = "batch.kubernetes.io/job-name"
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
+JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
 
 OVERDUE = timedelta(seconds=30)
 """A Job not ready for this long has its pods and events looked at: an image that cannot be pulled
@@ -96,7 +97,8 @@ class Child:
 class Report:
     """What the hub tells of one piece of work that somebody who stays has taken.
 
-    carrier: the name of the child that took it. since: when this was first heard.
+    carrier: the uid of the child that took it; one made later under its name is another. since:
+    when this was first heard.
     """
 
     identity: Identity

@@ -59,7 +59,7 @@ def is_handed(spec: TrainingSpec, role: Role) -> bool:
 def seen(observed: Observed) -> dict[Identity, Child]:
     """All work of which something is known: by its own child, or by the hub's report."""
     children = {child.identity: child for child in observed.children}
-    jobs = {child.name: child for child in observed.children if child.resident}
+    jobs = {child.uid: child for child in observed.children if child.resident}
     for report in observed.reports:
         job = jobs.get(report.carrier)
         known = _reported(report, job)
@@ -72,8 +72,8 @@ def _reported(report: Report, job: Child | None) -> Child | None:
     """None if there is no telling: it was taken by somebody who is gone without a word."""
     child = Child(
         identity=report.identity,
-        name=report.carrier,
-        uid=job.uid if job is not None else "",
+        name=job.name if job is not None else "",
+        uid=report.carrier,
         nodes=1,
         created_at=report.since,
         state=report.state,
@@ -98,7 +98,7 @@ def carriers(observed: Observed, now: datetime) -> dict[str, Carrier]:
     settled = observed.heard_since is not None and now - observed.heard_since >= SETTLING
     alive = [c for c in observed.children if c.resident and not c.finished and not c.deleting]
     for job in sorted(alive, key=lambda child: (child.created_at, child.name)):
-        found[job.identity.participant] = _carrier(job, reports.get(job.name, []), settled)
+        found[job.identity.participant] = _carrier(job, reports.get(job.uid, []), settled)
     return found
 
 
@@ -127,9 +127,10 @@ def placed(
     """(what gets processes of its own, what is handed to those who stay).
 
     wanted: everything live, and whether something is known of it already. Of two new pieces of
-    work of one participant the first makes the carrier, which takes the second.
+    work of one participant the first makes the carrier, which takes the second once it is there.
     """
-    names = {who: c.job.name for who, c in carriers.items() if usable(c, live)}
+    uids = {who: c.job.uid for who, c in carriers.items() if usable(c, live)}
+    made: set[str] = set()
     own: list[Workload] = []
     handed: list[Workload] = []
     firsts = {c.job.identity for c in carriers.values()}
@@ -139,11 +140,11 @@ def placed(
             own += [] if known else [workload]
         elif identity in firsts:
             continue
-        elif (name := names.get(identity.participant)) is not None:
-            handed.append(replace(workload, carrier=name))
-        elif not known and stays(spec, identity.role):
+        elif (uid := uids.get(identity.participant)) is not None:
+            handed.append(replace(workload, carrier=uid))
+        elif not known and stays(spec, identity.role) and identity.participant not in made:
             own.append(replace(workload, stays=True))
-            names[identity.participant] = workload.name
+            made.add(identity.participant)
     return own, handed
 
 
@@ -178,5 +179,5 @@ def leaves_at(training: Training, carrier: Carrier) -> datetime | None:
 
 def latest_round(child: Child, observed: Observed) -> int:
     """The round of the last work that it is known to have taken."""
-    numbers = [r.identity.round for r in observed.reports if r.carrier == child.name]
+    numbers = [r.identity.round for r in observed.reports if r.carrier == child.uid]
     return max([child.identity.round, *numbers])

@@ -22,8 +22,8 @@ class Workload:
     """What to start. trainer is None where the controller's own image does the work.
 
     training: its spec says exchange, security and claims; task: what the processes are told.
-    stays: whether they take further tasks after this one. carrier: the child that stays and is to
-    take it; None: it gets processes of its own.
+    stays: whether they take further tasks after this one. carrier: the uid of the child that stays
+    and is to take it; None: it gets processes of its own.
     """
 
     training: Training
