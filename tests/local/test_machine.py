@@ -69,5 +69,5 @@ def test_ranks_know_how_long_they_have_to_save(tmp_path: Path) -> None:
     (command,) = a_machine(tmp_path).commands(of_each_role()[Role.TRAIN], "uid")
     assert command.environment["FEDTRAIN_GRACE"] == "10"
     trainer = {"image": "i", "command": ["c"], "terminationGracePeriodSeconds": 45}
-    (command,) = a_machine(tmp_path).commands(of_each_role(trainer=trainer)[Role.TRAIN])
+    (command,) = a_machine(tmp_path).commands(of_each_role(trainer=trainer)[Role.TRAIN], "uid")
     assert command.environment["FEDTRAIN_GRACE"] == "45"
