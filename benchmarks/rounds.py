@@ -60,7 +60,12 @@ def measure(
         for name, run in systems(cluster=cluster).items()
         if not only or any(name.startswith(beginning) for beginning in only)
     }
-    return [_one(name, run, task) for task in chosen for name, run in able.items()]
+    return [
+        _one(name, run, task)
+        for task in chosen
+        for name, run in able.items()
+        if name.endswith(task.only)
+    ]
 
 
 def _one(name: str, run: System, task: Task) -> Measured:
@@ -104,13 +109,13 @@ def _of_task(task: Task, figures: Sequence[Measured]) -> str:
     lines = [
         f"### {task.name}: {who}, {task.framework}",
         "",
-        "| | median s | min | max | × per-round | between rounds s | to the model s "
+        "| | median s | min | max | × per-round | between rounds s | p95 | to the model s "
         "| processor s | memory MiB | accuracy |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for f in figures:
         if f.failed:
-            lines.append(f"| {f.system} | {f.failed} | | | | | | | | |")
+            lines.append(f"| {f.system} | {f.failed} | | | | | | | | | |")
             continue
         median = statistics.median(f.periods)
         cells = [
@@ -120,6 +125,7 @@ def _of_task(task: Task, figures: Sequence[Measured]) -> str:
             f"{max(f.periods):.2f}",
             f"{median / statistics.median(first.periods):.2f}" if first else "",
             f"{statistics.median(f.gaps):.2f}",
+            f"{percentile(f.gaps, 95):.2f}",
             f"{f.total:.1f}",
             f"{f.processor:.1f}" if f.processor else "",
             f"{f.peak / 2**20:.0f}" if f.peak else "",
@@ -129,10 +135,16 @@ def _of_task(task: Task, figures: Sequence[Measured]) -> str:
     return "\n".join(lines)
 
 
+def percentile(values: Sequence[float], part: int) -> float:
+    """The nearest rank: the smallest value that `part` hundredths of them do not exceed."""
+    return sorted(values)[-(-len(values) * part // 100) - 1]
+
+
 HOW = """\
 `median`, `min`, `max`: from the first step of a round to the first step of the next, by the
 participants' clocks. `× per-round`: the median over that of `fedtrain, local, PerRound` here.
-`between rounds`: median from the last hand-in of a round to the first step of the next.
+`between rounds`: from the last hand-in of a round to the first step of the next, median and 95th
+percentile (nearest rank).
 `to the model`: from the command (for Flower `flwr run`, its nodes being up and connected; on a
 cluster `kubectl apply`) to the final model. `processor`: of all processes of the system, from start
 to end; other work on the machine moves it less than it moves seconds. `memory`: the most that all

@@ -59,6 +59,14 @@ OF_ADAPTERS = (
         ),
     ),
     Mistake(
+        "moments of factors that are factored anew",
+        {**PRODUCT, "optimizerState": "Keep"},
+        (
+            f"spec.optimizerState: Keep holds moments of the factors, and {TURNS}; use Reset, or "
+            "adapters.aggregation: FrozenA",
+        ),
+    ),
+    Mistake(
         "a frozen A out of a checkpoint",
         {"adapters": {"aggregation": "FrozenA"}, "model": {"claimName": "c", "path": "adapter"}},
         (

@@ -123,6 +123,14 @@ OF_THE_AGGREGATION = (
         ),
     ),
     Mistake(
+        "FedNova with momentum of earlier rounds",
+        {"strategy": {"name": "FedNova"}, "optimizerState": "Keep"},
+        (
+            "spec.optimizerState: Keep brings along momentum of earlier rounds, which FedNova's "
+            "norm of this round's steps does not count; use Reset",
+        ),
+    ),
+    Mistake(
         "FedNova with error feedback",
         {"strategy": {"name": "FedNova"}, "compression": {"codec": "Int8"}},
         (

@@ -55,13 +55,17 @@ def test_its_trainings_are_valid(task, pods: str) -> None:
 def test_the_table_compares_with_ours_and_names_what_failed() -> None:
     task = TASKS[0]
     figures = [
-        Measured(system=rounds.FIRST, task=task, periods=[1.0, 3.0], gaps=[0.5, 0.5], total=9.0),
+        Measured(system=rounds.FIRST, task=task, periods=[1.0, 3.0], gaps=[0.5, 0.7], total=9.0),
         Measured(system="FLARE", task=task, periods=[5.0, 5.0], gaps=[4.0, 4.0], peak=2**30),
         Measured(system="Flower", task=task, failed="it took more than 600 s"),
     ]
     lines = rounds.table(figures).splitlines()
-    assert lines[-3].startswith(f"| {rounds.FIRST} | 2.00 | 1.00 | 3.00 | 1.00 | 0.50 | 9.0 |")
-    assert lines[-2].startswith("| FLARE | 5.00 | 5.00 | 5.00 | 2.50 | 4.00 | 0.0 |  | 1024 |")
+    assert lines[-3].startswith(
+        f"| {rounds.FIRST} | 2.00 | 1.00 | 3.00 | 1.00 | 0.60 | 0.70 | 9.0 |"
+    )
+    assert lines[-2].startswith(
+        "| FLARE | 5.00 | 5.00 | 5.00 | 2.50 | 4.00 | 4.00 | 0.0 |  | 1024 |"
+    )
     assert "it took more than 600 s" in lines[-1]
 
 

@@ -115,6 +115,13 @@ RULES = (
         lambda spec: spec.aggregation.precision != "Exact",
         "Exact is a way to form sums, and Product factors them; use Float32 or Float64",
     ),
+    _product(
+        "optimizerState",
+        "self.optimizerState == 'Reset'",
+        lambda spec: spec.optimizer_state == "Reset",
+        "Keep holds moments of the factors, and " + TURNS + "; use Reset, or "
+        "adapters.aggregation: FrozenA",
+    ),
     Rule(
         field="model",
         cel=(

@@ -151,6 +151,15 @@ SPEC = (
         ),
     ),
     Rule(
+        field="optimizerState",
+        cel="self.optimizerState == 'Reset' || self.strategy.name != 'FedNova'",
+        holds=lambda spec: spec.optimizer_state == "Reset" or spec.strategy.name != "FedNova",
+        says=(
+            "Keep brings along momentum of earlier rounds, which FedNova's norm of this round's "
+            "steps does not count; use Reset"
+        ),
+    ),
+    Rule(
         field="compression.codec",
         cel=(
             "!has(self.compression) || self.compression.codec == 'BFloat16' || "
