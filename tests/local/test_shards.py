@@ -34,7 +34,7 @@ class Scripted(Machine):
 
     ends: tuple[End, ...] = ()
 
-    def commands(self, workload: Workload) -> list[Command]:
+    def commands(self, workload: Workload, uid: str) -> list[Command]:
         logs = self.logs(workload.name, workload.nodes)
         return [
             Command(

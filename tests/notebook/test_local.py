@@ -100,9 +100,10 @@ def test_leaving_the_loop_ends_the_processes_and_it_goes_on_where_it_was(
 
 
 NOTEBOOK = """
-import sys
+import signal
 from fedoperator.notebook import FederatedTraining
 run = FederatedTraining.from_yaml("federation.yaml").run("out")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background lacks
 print("begun", flush=True)
 {then}
 """

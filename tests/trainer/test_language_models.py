@@ -42,7 +42,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 ROOT = Path(__file__).parents[2]
 PATHS = os.pathsep.join(str(ROOT / name) for name in ("operator", "trainer"))
 KINDS = ("docs", "headers", "licenses")
-ROUNDS, STEPS = 3, 20
+ROUNDS, STEPS = 5, 20
 MARGIN = 0.97
 """Of the federation's mean perplexity to the best of the others."""
 
