@@ -22,7 +22,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,11 @@ GOODBYE_SECONDS = 30.0
 _O_TOKEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def stay(environment: Mapping[str, str], prepared: Message) -> Message:
+Attempt = Callable[[Mapping[str, str]], tuple[Exit, Message]]
+"""Does the task in an environment, whatever becomes of it."""
+
+
+def stay(environment: Mapping[str, str], prepared: Message, attempt: Attempt) -> Message:
     """Serve until the operator says that the training is over. Raises Terminated by SIGTERM,
     ContractError, OSError."""
     address = environment[HUB_ENV]
@@ -76,7 +80,7 @@ def stay(environment: Mapping[str, str], prepared: Message) -> Message:
     if len(token) < 16:
         raise ContractError("BadTask", f"{HUB_TOKEN_ENV} is missing or too short")
     task = decode_task(environment[TASK_ENV])
-    hub = Hub(Path(environment.get(ROOT_ENV, MOUNT)), token, environment)
+    hub = Hub(Path(environment.get(ROOT_ENV, MOUNT)), token, environment, attempt)
     hub.begin(task_id(task), prepared)
     if isinstance(task, PrepareTask):
         give_tokens(hub.root, task.participants)
@@ -117,10 +121,13 @@ class Caller:
 
 
 class Hub:
-    """root: of the training's folder. environment: in which our own tasks are done."""
+    """root: of the training's folder. environment, attempt: how our own tasks are done."""
 
-    def __init__(self, root: Path, token: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, root: Path, token: str, environment: Mapping[str, str], attempt: Attempt
+    ) -> None:
         self.root = root
+        self._attempt = attempt
         self._token = token
         self._environment = {k: v for k, v in environment.items() if k != HUB_TOKEN_ENV}
         self._carrier = environment.get(CARRIER_ENV, "")
@@ -348,15 +355,13 @@ class Hub:
 
     def _be_the_child(self, text: str, pipe: int) -> None:
         """Never returns. Everything inherited but the standard streams and the pipe is closed."""
-        from fedtrain.aggregation.process import attempted
-
         code = 1
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.dup2(pipe, 3)
             os.closerange(4, 65536)
-            done, message = attempted({**self._environment, TASK_ENV: text})
+            done, message = self._attempt({**self._environment, TASK_ENV: text})
             if done is Exit.OK:
                 task = decode_task(text)
                 if isinstance(task, PrepareTask):

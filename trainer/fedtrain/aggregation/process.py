@@ -50,7 +50,7 @@ def main() -> int:
     if code is Exit.OK and os.environ.get(HUB_ENV):
         from fedtrain.aggregation import hub
 
-        code, message = _told_of(lambda: hub.stay(os.environ, message))
+        code, message = _told_of(lambda: hub.stay(os.environ, message, attempted))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     say(f"{message.reason}{': ' if message.message else ''}{message.message} (exit {int(code)})")
     _leave(message)
