@@ -20,7 +20,7 @@ demo: ## Cluster, images, chart, the digits example, metrics: the whole thing, f
 	$(RUN) python examples/demo.py
 
 .PHONY: check
-check: ## Format, lint, types, layers, generated files, unit tests: under a minute once installed
+check: ## Format, lint, types, layers, generated files, unit tests: two minutes once installed
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
