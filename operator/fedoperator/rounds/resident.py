@@ -155,11 +155,11 @@ def superfluous(
     live: frozenset[Identity],
 ) -> Iterator[Child]:
     """Those who stay and should not: removed, suspended, or at work that nobody waits for."""
-    kept = {carrier.job.name: carrier for carrier in carriers.values()}
+    kept = {carrier.job.uid: carrier for carrier in carriers.values()}
     for child in observed.children:
         if not child.resident or child.finished or child.deleting:
             continue
-        carrier = kept.get(child.name)
+        carrier = kept.get(child.uid)
         who = child.identity.participant
         stranger = who != HUB and training.spec.site(who) is None
         # An aggregation finishes before a suspended training rests.

@@ -200,7 +200,7 @@ def kinds(forgery: Forgery, rng: Random) -> None:
 
 
 def mutate(forgery: Forgery, rng: Random) -> None:
-    """One to three changes of what was published soundly, on any level.
+    """One to three changes of what was published soundly, on any level, or one of its receipt.
 
     A lie in a receipt is seen only where nothing else is wrong: some get no other change.
     """

@@ -64,14 +64,15 @@ AT_ONCE = 100
 GOODBYE_SECONDS = 30.0
 _O_TOKEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
-
 Attempt = Callable[[Mapping[str, str]], tuple[Exit, Message]]
 """Does the task in an environment, whatever becomes of it."""
 
 
 def stay(environment: Mapping[str, str], prepared: Message, attempt: Attempt) -> Message:
-    """Serve until the operator says that the training is over. Raises Terminated by SIGTERM,
-    ContractError, OSError."""
+    """Serve until the operator says that the training is over; `attempt` does the hub's own tasks.
+
+    Raises Terminated by SIGTERM, ContractError, OSError.
+    """
     address = environment[HUB_ENV]
     port = address.rpartition(":")[2]
     if not port.isdigit():
