@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,52 @@ def test_the_same_attempt_run_again_after_a_kill_gives_the_same_model(
     again = in_shards(federation, 3, 1)
     assert again.result["digest"] == federation.aggregate(output="global/1/2").result["digest"]
     assert federation.verdict_on("mallory", again) == "NotFinite"
+
+
+OVERTAKEN = """
+import os, time
+from pathlib import Path
+
+def wait(done):
+    until = time.monotonic() + 60
+    while not done() and time.monotonic() < until:
+        time.sleep(0.01)
+
+real = os.replace
+
+def replace(source, target):
+    (Path(target).parent / "waiting").touch()
+    if "WHEN" == "before":
+        wait(lambda: not Path(target).parent.exists())
+    real(source, target)
+    wait(lambda: not Path(target).exists())
+
+os.replace = replace
+"""
+"""A shard that puts its part in its place while the first one publishes what lay there before."""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_shard_whose_earlier_part_is_published_while_it_writes_it_again_ends_well(
+    a_round: Make, when: str
+) -> None:
+    federation = a_round()
+    with_a_kill(federation, 0, 2, ("rename",), 1)
+    said = {"shards": 3, "output": "global/1/1"}
+    slow = start(federation, 2, OVERTAKEN.replace("WHEN", when), **said)
+    waiting = federation.root / "global/1/.tmp-1-shards/files/waiting"
+    until = time.monotonic() + 60
+    while not waiting.exists():
+        assert slow.process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    running = [start(federation, index, **said) for index in (0, 1)]
+    ended = [shard.end() for shard in (*running, slow)]
+    assert [code for code, _, _ in ended] == [0, 0, 0], ended
+    assert not list((federation.root / "global/1").glob(".tmp-*")), "nothing is left behind"
+    alone = federation.aggregate(output="global/1/2")
+    assert federation.manifest(1).digest == alone.result["digest"]
 
 
 @pytest.mark.processes

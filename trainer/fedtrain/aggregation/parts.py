@@ -78,8 +78,8 @@ class Parts:
         """Flush, give the files their names; "model" and "server" → bytes."""
         for file, (writer, path) in self._files.items():
             writer.close()
+            _forget(path)  # under this name: the other one may be taken at once
             os.replace(path, self._folder / shard_name(*self._part, file))
-            _forget(self._folder / shard_name(*self._part, file))
         return {Path(file).stem: writer.size for file, (writer, _) in self._files.items()}
 
     def _open(

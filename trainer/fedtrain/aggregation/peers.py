@@ -1,5 +1,6 @@
 """Who else works on the same aggregation: nobody, unless it is sharded (`shards`)."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -9,13 +10,9 @@ from fedtrain.publication import Publication
 
 
 class Place(Protocol):
-    """A folder about to be published: a context manager, like `fedtrain.publication`'s."""
+    """A folder about to be published, like `fedtrain.publication`'s."""
 
     path: Path
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
     def commit(self, text: str, files: dict[str, str] | None = None) -> str:
         """Write the manifest and further files, flush, rename; the manifest that counts."""
@@ -43,8 +40,8 @@ class Peers(Protocol):
     def share(self, number: int, report: Report) -> list[Report]:
         """What all shards found in pass `number`, in order of index, ours included. Raises Over."""
 
-    def publication(self) -> Place:
-        """Where all shards put their files."""
+    def publication(self) -> AbstractContextManager[Place]:
+        """Where all shards put their files. Raises Over."""
 
 
 class Alone:
@@ -65,5 +62,5 @@ class Alone:
     def share(self, number: int, report: Report) -> list[Report]:
         return [report]
 
-    def publication(self) -> Place:
+    def publication(self) -> AbstractContextManager[Place]:
         return Publication(self._folder, MANIFEST_FILE, f"{self._folder.name}-")

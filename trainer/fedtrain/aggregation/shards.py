@@ -122,8 +122,11 @@ class Shards:
                 raise TryAgain("ShardDiffers", sentence)
             return self._gather(number, first)
 
-    def publication(self) -> Place:
-        return Together(self._output, self._folder / "files")
+    @contextlib.contextmanager
+    def publication(self) -> Iterator[Place]:
+        """The first shard may publish our part of an earlier run while we write it anew: Over."""
+        with self._over_if_published(), Together(self._output, self._folder / "files") as place:
+            yield place
 
     def _leave(self, number: int, report: Report) -> Report:
         """Our report of this pass, unless there is one: the one that counts."""
@@ -213,7 +216,7 @@ class Shards:
         try:
             yield
         except OSError as error:
-            if error.errno not in _GONE:
+            if error.errno not in _GONE or (self._folder.exists() and not self._is_published()):
                 raise
             if not self._is_published():
                 sentence = f"{self._folder.name} was removed: a later aggregation has begun"
