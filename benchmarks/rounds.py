@@ -74,7 +74,7 @@ def _one(name: str, run: System, task: Task) -> Measured:
         try:
             found = run(task, folder)
         except (watching.TooLong, subprocess.SubprocessError, ValueError, OSError) as error:
-            found = Measured(system=name, task=task, failed=str(error))
+            found = Measured(system=name, task=task, failed=_why(error, folder))
             kept = Path(tempfile.mkdtemp(prefix="fedtrain-bench-failed-"))
             for log in folder.glob("*.log"):
                 shutil.copy(log, kept)
@@ -82,6 +82,13 @@ def _one(name: str, run: System, task: Task) -> Measured:
     said = found.failed or f"{statistics.median(found.periods):.2f} s"
     print(f"{task.name}, {name}: {said}", file=sys.stderr, flush=True)
     return found
+
+
+def _why(error: Exception, folder: Path) -> str:
+    """For a cell of the table, without a path of this machine."""
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"ended with exit code {error.returncode}"
+    return str(error).replace(f"{folder}/", "")
 
 
 @contextlib.contextmanager

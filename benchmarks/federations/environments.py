@@ -49,7 +49,8 @@ def version(package: str) -> str:
 def clean(folder: Path, task: Task, *, ours: bool = False) -> dict[str, str]:
     """For every process of a task; makes what `work` needs in the folder."""
     (folder / "stamps").mkdir()
-    shutil.copy(Path(__file__).parent / "work.py", folder)
+    for name in ("work.py", "modules.py"):
+        shutil.copy(Path(__file__).parent / name, folder)
     shutil.copy(digits(), folder)
     environment = inherited()
     # As for a user: what is installed is compiled once, and not by every process of every round.

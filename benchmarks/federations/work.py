@@ -14,7 +14,6 @@ KIND = os.environ["BENCH_KIND"]
 FRAMEWORK = os.environ["BENCH_FRAMEWORK"]
 PARTS = int(os.environ["BENCH_PARTS"])
 TEST_IMAGES, EPOCHS, BATCH, RATE, MOMENTUM = 360, 5, 64, 0.05, 0.9
-TENSORS, ELEMENTS = 10, 10_000_000
 
 
 def stamp(number, who, what):
@@ -27,27 +26,11 @@ def build():
     """A torch module, or a mapping of arrays."""
     if FRAMEWORK == "numpy":
         return {"w": np.zeros(1000, np.float32)}
+    import modules
     import torch
-    from torch import nn
 
     torch.manual_seed(0)
-    if KIND == "empty":
-        return nn.Linear(10, 10)
-    if KIND == "large":
-        return nn.ParameterList(nn.Parameter(torch.zeros(ELEMENTS)) for _ in range(TENSORS))
-    return nn.Sequential(
-        nn.Conv2d(1, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(32, 64, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Dropout(0.25),
-        nn.Flatten(),
-        nn.Linear(64 * 4 * 4, 128),
-        nn.ReLU(),
-        nn.Dropout(0.5),
-        nn.Linear(128, 10),
-    )
+    return {"empty": modules.Tiny, "large": modules.Large, "digits": modules.Digits}[KIND]()
 
 
 def train(model, part):

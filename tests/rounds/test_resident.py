@@ -157,3 +157,22 @@ def test_one_that_is_made_again_under_its_old_name_does_not_answer_for_what_the_
     world.jobs[carrier] = again
     assert carriers(world.observed(), world.now)["north"].busy == carrier != taken
     assert world.to_the_end().training.status.phase == "Succeeded"
+
+
+def test_suspend_also_rests_the_preparation_of_the_round_before():
+    world = a_staying_world().in_round(1)
+    for identity in world.live(Role.TRAIN):
+        world.succeeds(identity)
+    world.settle()
+    world._dies(world.hub, Failure.FREE, None)
+    world.settle()
+    world.becomes_ready(world.identity("", Role.PREPARE))
+    world.settle()
+    world.succeeds(world.identity("", Role.AGGREGATE))
+    world.settle()
+    assert world.training.status.round == 2
+    assert world.record(1).status.prepare.is_open
+    world.edited(suspend=True).settle()
+    assert [job for job in world.jobs.values() if not job.finished] == []
+    world.edited(suspend=False)
+    assert world.to_the_end().training.status.phase == "Succeeded"

@@ -96,7 +96,7 @@ def advanced(look: Look, record: Record, previous: Record | None) -> Record:
         "Training": _training,
         "Aggregating": _aggregating,
     }
-    record = _with_preparation(look, record, previous)
+    record = _with_hub(look, _with_preparation(look, record), previous)
     while record.status.phase in steps:
         before = record.status.phase
         status = steps[before](look, record)
@@ -106,19 +106,20 @@ def advanced(look: Look, record: Record, previous: Record | None) -> Record:
     return measured(look, record)
 
 
-def _with_preparation(look: Look, record: Record, previous: Record | None) -> Record:
-    """The record with its preparation gone on with, in whatever phase it was asked for.
+def _with_preparation(look: Look, record: Record) -> Record:
+    """The record with its preparation gone on with, in whatever phase it was asked for."""
+    prepare = record.status.prepare
+    if prepare is None:
+        return record
+    return with_status(record, {"prepare": assignments.kept_going(look, prepare)})
 
-    Where pods stay nothing happens without their hub: while a round has work left, it comes back.
-    """
-    status = record.status
-    if status.prepare is not None:
-        update: dict[str, object] = {"prepare": assignments.kept_going(look, status.prepare)}
-        status = status.model_copy(update=update)
+
+def _with_hub(look: Look, record: Record, previous: Record | None) -> Record:
+    """Where pods stay nothing happens without their hub: while a round has work left, it is back."""
     rounds = [record] if previous is None else [previous, record]
-    if _lacks_hub(look, status) and any(_has_work_left(look, r) for r in rounds):
-        status = status.model_copy(update=_asked_to_prepare(look, status))
-    return record.model_copy(update={"status": status})
+    if _lacks_hub(look, record.status) and any(_has_work_left(look, r) for r in rounds):
+        return with_status(record, _asked_to_prepare(look, record.status))
+    return record
 
 
 def _has_work_left(look: Look, record: Record) -> bool:
@@ -277,9 +278,10 @@ def _aggregating(look: Look, record: Record) -> RoundStatus:
 
 def measured(look: Look, record: Record) -> Record:
     """A published round with its evaluation: begun if due, gone on with, and summed up."""
-    status, spec = record.status, look.training.spec
-    if status.phase != "Published":
+    if record.status.phase != "Published":
         return record
+    record = _with_preparation(look, record)
+    status, spec = record.status, look.training.spec
     evaluations = list(status.evaluation)
     update: dict[str, object] = {}
     if not evaluations and evaluation.is_due(spec, record.spec.round) and not spec.suspend:
