@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fedtrain import pagecache
 from fedtrain.aggregation.server import described
 from fedtrain.contract import MODEL_FILE, SERVER_FILE
 from fedtrain.layout import plan
@@ -75,10 +74,12 @@ class Parts:
         }
 
     def finish(self) -> dict[str, int]:
-        """Flush, give the files their names; "model" and "server" → bytes."""
+        """Flush, give the files their names; "model" and "server" → bytes.
+
+        They stay in the page cache, unlike the updates: everybody reads them next.
+        """
         for file, (writer, path) in self._files.items():
             writer.close()
-            _forget(path)  # under this name: the other one may be taken at once
             os.replace(path, self._folder / shard_name(*self._part, file))
         return {Path(file).stem: writer.size for file, (writer, _) in self._files.items()}
 
@@ -89,11 +90,3 @@ class Parts:
         path = self._folder / f".part-{uuid.uuid4().hex}"
         writer = opened.enter_context(TensorWriter(path, plan(tensors), METADATA))
         self._files[file] = writer, path
-
-
-def _forget(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        pagecache.forget(fd)
-    finally:
-        os.close(fd)
