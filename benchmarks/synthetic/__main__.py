@@ -3,8 +3,8 @@
     python -m benchmarks.synthetic                 # in one process, 200 rounds each: half an hour
     python -m benchmarks.synthetic --run 10        # `fedtrain run`, ten rounds each, and compare
 
-`--run` starts 30 processes a round with `pods: PerRound`; a digest of every round is compared with
-the simulation's, so that the figures of the one are those of the other.
+`--run` keeps 30 processes with `pods: Resident`; the digest of every round is compared with the
+simulation's, so that the figures of the one are those of the other.
 """
 
 import argparse
@@ -68,7 +68,7 @@ Figures = Mapping[int, Mapping[str, float]]
 def document(case: Case, rounds: int) -> dict[str, Any]:
     """The federation's file, for this case."""
     made: dict[str, Any] = yaml.safe_load((HERE / "federation.yaml").read_text())
-    made["spec"] |= {"rounds": rounds, "strategy": dict(case.strategy)}
+    made["spec"] |= {"rounds": rounds, "strategy": dict(case.strategy), "pods": "Resident"}
     made["spec"]["trainer"]["args"] = ["--alpha", str(case.data), "--beta", str(case.data)]
     return made
 
@@ -150,9 +150,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200, help="of the simulation")
     parser.add_argument("--run", type=int, metavar="ROUNDS", help="by `fedtrain run`")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", default="", metavar="TEXT", help="the beginning of a label")
     given = parser.parse_args()
     machine, odd, told, figures = page.machine(), [], [], {}
     for case in CASES:
+        if not case.label.startswith(given.only):
+            continue
         figures[case], digests = simulated(case, given.run or given.rounds)
         if given.run:
             figures[case], ran, seconds = run(case, given.run, given.jobs)
@@ -165,6 +168,7 @@ def main() -> None:
         print(row(case, figures[case]), *told[-1:], sep="\n", file=sys.stderr, flush=True)
     today = datetime.datetime.now(datetime.UTC).date()
     command = "python -m benchmarks.synthetic" + (f" --run {given.run}" if given.run else "")
+    command += f' --only "{given.only}"' if given.only else ""
     name = f"{today}-synthetic{'-run' if given.run else ''}.md"
     page.write(
         name,

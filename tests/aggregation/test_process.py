@@ -31,7 +31,7 @@ def test_a_task_of_another_kind_breaks_the_contract(federation: Any, run_task: M
 def test_a_full_exchange_is_charged_to_nobody_and_leaves_nothing(
     federation: Any, where: str, code: str
 ) -> None:
-    target = "_preallocate" if where == "the allocation" else "_write_fully"
+    target = "_preallocate" if where == "the allocation" else "write_fully"
     ended = federation.run_with(f"""
 import errno
 from fedtrain import tensorfile

@@ -38,7 +38,7 @@ def failures(root: Path) -> dict[str, str]:
     perform(role=Role.INIT, round=0, attempt=1, output="global/0/1")
     assert list(rounds(_model("fine"))) == []
     digest = json.loads((root / "global/0/1/manifest.json").read_text())["digest"]
-    said, write = {}, tensorfile._write_fully
+    said, write = {}, tensorfile.write_fully
     for attempt, how in enumerate(EXPECTED, start=1):
         base, output = ModelRef(path="global/0/1", digest=digest), f"updates/north/1/{attempt}"
         perform(role=Role.TRAIN, round=1, attempt=attempt, model=base, output=output)
@@ -47,7 +47,7 @@ def failures(root: Path) -> dict[str, str]:
             _live(how, root)
         except FedtrainError as error:
             said[how] = f"{error.reason}: {error}"
-        tensorfile._write_fully = write
+        tensorfile.write_fully = write
         dist.barrier()
     return said
 
@@ -67,7 +67,7 @@ def _live(how: str, root: Path) -> None:
             with torch.no_grad():
                 model[0].weight.to_local().fill_(float("nan"))
         if how == "full" and rank == 1:
-            tensorfile._write_fully = _full
+            tensorfile.write_fully = _full
         if how == "changed" and rank == 0:
             with open(root / "global/0/1/model.safetensors", "r+b") as file:
                 file.seek(-4, 2)

@@ -308,7 +308,7 @@ def test_an_exchange_that_cannot_be_written_is_nobody_s_fault(
     def refuse(*_: object) -> None:
         raise OSError(code, "no")
 
-    monkeypatch.setattr(tensorfile, "_write_fully", refuse)
+    monkeypatch.setattr(tensorfile, "write_fully", refuse)
     with pytest.raises(ExchangeError) as refused:
         train(arrays())
     assert refused.value.reason == reason

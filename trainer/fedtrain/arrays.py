@@ -56,8 +56,9 @@ class ArrayWeights:
         flat = self._flat(name)
         wide = np.promote_types(flat.dtype, np.float32)
         for start, tile in base:
-            local = flat[start : start + tile.size].astype(wide)
-            yield start, (local - tile.astype(flat.dtype).astype(wide)).astype(np.float32)
+            local = flat[start : start + tile.size].astype(wide, copy=False)
+            loaded = tile.astype(flat.dtype, copy=False).astype(wide, copy=False)
+            yield start, (local - loaded).astype(np.float32, copy=False)
 
     def proximal(self, mu: float, names: Collection[str] | None = None) -> ArrayProximal:
         return ArrayProximal(self._arrays, mu, names)

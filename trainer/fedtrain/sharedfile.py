@@ -13,15 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-
 from fedtrain import publication, tensorfile
 from fedtrain.collective import Ranks
-from fedtrain.contract import RECEIPT_FILE, TILE_BYTES
+from fedtrain.contract import RECEIPT_FILE
 from fedtrain.errors import ContractError, TryAgain
 from fedtrain.layout import TensorInfo, encode_header, numpy_dtype
 from fedtrain.pieces import Differs, Pieces, joint_digest
-from fedtrain.tensorfile import PIECE_BYTES, TensorFile, TensorWriter, bytes_of
+from fedtrain.tensorfile import TensorFile, TensorWriter, bytes_of, pieces_of
 from fedtrain.weights import Array
 
 
@@ -86,19 +84,10 @@ class SharedWriter:
     def write(self, name: str, start: int, array: Array) -> None:
         """Put `array` at element `start` of the flattened tensor `name`."""
         info = self._infos[name]
-        dtype = numpy_dtype(info.dtype)
-        if array.dtype != dtype or not 0 <= start <= start + array.size <= info.count:
-            raise ValueError(f"{name}: {array.size} {array.dtype} at {start} do not fit {info}")
-        flat = np.ascontiguousarray(array).reshape(-1)
-        tile, step = TILE_BYTES // dtype.itemsize, PIECE_BYTES // dtype.itemsize
-        at = start
-        while at < start + flat.size:
-            stop = min(start + flat.size, at + step, (at // tile + 1) * tile)
-            data = bytes_of(flat[at - start : stop - start])
+        item = numpy_dtype(info.dtype).itemsize
+        for at, data in pieces_of(info, start, array):
             self._pieces.add(info, at, data)
-            begin = self._data_begin + info.begin + at * dtype.itemsize
-            tensorfile._write_fully(self._fd, begin, data)
-            at = stop
+            tensorfile.write_fully(self._fd, self._data_begin + info.begin + at * item, data)
 
     def digest(self) -> str:
         """Flush, and the digest of the whole file, the same on every rank; collective.

@@ -127,6 +127,23 @@ def bytes_of(array: Array) -> memoryview:
     return array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
 
 
+def pieces_of(info: TensorInfo, start: int, array: Array) -> Iterator[tuple[int, memoryview]]:
+    """(first element, bytes) of `array`, put at element `start`, in pieces that lie within tiles.
+
+    Raises ValueError unless it fits the tensor.
+    """
+    dtype = numpy_dtype(info.dtype)
+    if array.dtype != dtype or not 0 <= start <= start + array.size <= info.count:
+        raise ValueError(f"{info.name}: {array.size} {array.dtype} at {start} do not fit {info}")
+    flat = np.ascontiguousarray(array).reshape(-1)
+    tile, piece = TILE_BYTES // dtype.itemsize, PIECE_BYTES // dtype.itemsize
+    at = start
+    while at < start + flat.size:
+        stop = min(start + flat.size, at + piece, (at // tile + 1) * tile)
+        yield at, bytes_of(flat[at - start : stop - start])
+        at = stop
+
+
 class TensorFile:
     """A safetensors file of unknown origin, opened; use it as a context manager."""
 
@@ -237,7 +254,7 @@ class TensorWriter:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660)
         try:
             _preallocate(self._fd, self.size)
-            _write_fully(self._fd, 0, memoryview(header))
+            write_fully(self._fd, 0, memoryview(header))
         except BaseException:
             self._abandon()
             raise
@@ -245,21 +262,14 @@ class TensorWriter:
     def write(self, name: str, start: int, array: Array) -> None:
         """Put `array` at element `start` of the flattened tensor `name`."""
         info = self._infos[name]
-        dtype = numpy_dtype(info.dtype)
-        if array.dtype != dtype or not 0 <= start <= start + array.size <= info.count:
-            raise ValueError(f"{name}: {array.size} {array.dtype} at {start} do not fit {info}")
-        flat = np.ascontiguousarray(array).reshape(-1)
-        tile, piece = TILE_BYTES // dtype.itemsize, PIECE_BYTES // dtype.itemsize
-        at = start
-        while at < start + flat.size:
-            stop = min(start + flat.size, at + piece, (at // tile + 1) * tile)
-            data = bytes_of(flat[at - start : stop - start])
-            self._hash(info, at // tile, at % tile, data)
-            _write_fully(self._fd, self._data_begin + info.begin + at * dtype.itemsize, data)
-            at = stop
-
-    def _hash(self, info: TensorInfo, tile: int, at: int, data: memoryview) -> None:
         item = numpy_dtype(info.dtype).itemsize
+        for at, data in pieces_of(info, start, array):
+            self._hash(info, at, data)
+            write_fully(self._fd, self._data_begin + info.begin + at * item, data)
+
+    def _hash(self, info: TensorInfo, start: int, data: memoryview) -> None:
+        item = numpy_dtype(info.dtype).itemsize
+        tile, at = divmod(start, TILE_BYTES // item)
         key = (info.name, tile)
         length = min(TILE_BYTES, info.nbytes - tile * TILE_BYTES)
         with self._lock:
@@ -353,7 +363,8 @@ class TensorWriter:
             self._abandon()
 
 
-def _write_fully(fd: int, offset: int, data: memoryview) -> None:
+def write_fully(fd: int, offset: int, data: memoryview) -> None:
+    """Write all of `data` at `offset`. Raises OSError."""
     done = 0
     while done < len(data):
         done += os.pwrite(fd, data[done:], offset + done)

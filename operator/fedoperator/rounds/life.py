@@ -115,7 +115,7 @@ def _with_preparation(look: Look, record: Record) -> Record:
 
 
 def _with_hub(look: Look, record: Record, previous: Record | None) -> Record:
-    """Where pods stay nothing happens without their hub: while a round has work left, it is back."""
+    """Where pods stay nothing happens without their hub: it comes back while work is left."""
     rounds = [record] if previous is None else [previous, record]
     if _lacks_hub(look, record.status) and any(_has_work_left(look, r) for r in rounds):
         return with_status(record, _asked_to_prepare(look, record.status))
