@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from fedtrain import digest, pieces, rounds, sharedfile, store, tensorfile, weights
+from fedtrain import digest, pieces, rounds, store, tensorfile, weights
 from fedtrain.contract import (
     ROOT_ENV,
     SCRATCH_ENV,
@@ -195,7 +195,7 @@ def accept(exchange: Path, base: str) -> None:
 
 def small_tiles(nbytes: int, replace: Callable[[Any, str, Any], None] = setattr) -> None:
     """Have tiles of the digest so small that ranks' rows end within them, as large ones' do."""
-    for where in (digest, pieces, sharedfile, store, tensorfile):
+    for where in (digest, pieces, store, tensorfile):
         replace(where, "TILE_BYTES", nbytes)
     for where in (store, weights):
         replace(where, "TILE", 5)

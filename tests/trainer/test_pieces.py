@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedtrain import digest, pieces, sharedfile, tensorfile
+from fedtrain import digest, pieces, tensorfile
 from fedtrain.collective import Alone
 from fedtrain.errors import ContractError, TryAgain
 from fedtrain.meeting import Meeting
@@ -22,9 +22,9 @@ DTYPES = {"F32": np.float32, "F64": np.float64, "I16": np.int16, "BOOL": np.bool
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (digest, pieces, sharedfile, tensorfile):
+    for module in (digest, pieces, tensorfile):
         monkeypatch.setattr(module, "TILE_BYTES", 32)
-    for module in (pieces, sharedfile, tensorfile):
+    for module in (pieces, tensorfile):
         monkeypatch.setattr(module, "PIECE_BYTES", 16)
 
 
