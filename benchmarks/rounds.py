@@ -14,6 +14,7 @@ federations/requirements.txt and used by their public commands and recipes (deci
 import argparse
 import contextlib
 import datetime
+import shlex
 import shutil
 import signal
 import statistics
@@ -184,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         today = datetime.datetime.now(datetime.UTC).date()
         title = f"# Rounds of fedtrain, Flower and FLARE, measured on {today}"
-        command = " ".join(["python -m benchmarks.rounds", *(arguments or sys.argv[1:])])
+        command = f"python -m benchmarks.rounds {shlex.join(arguments or sys.argv[1:])}"
         page.write(
             f"{today}-rounds.md",
             [title, f"`{command}`", f"{began}\n\n{versions}", HOW, table(figures)],

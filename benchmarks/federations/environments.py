@@ -15,6 +15,9 @@ from fedoperator.local.machine import inherited
 
 REQUIREMENTS = Path(__file__).parent / "requirements.txt"
 
+WORK = ("work.py", "modules.py")
+"""What is copied beside everybody's script."""
+
 
 def peers() -> Path:
     """The Python of a virtual environment with Flower and FLARE, made when first asked for.
@@ -49,7 +52,7 @@ def version(package: str) -> str:
 def clean(folder: Path, task: Task, *, ours: bool = False) -> dict[str, str]:
     """For every process of a task; makes what `work` needs in the folder."""
     (folder / "stamps").mkdir()
-    for name in ("work.py", "modules.py"):
+    for name in WORK:
         shutil.copy(Path(__file__).parent / name, folder)
     shutil.copy(digits(), folder)
     environment = inherited()

@@ -83,9 +83,7 @@ def _code() -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": "bench", "namespace": NAMESPACE},
-        "data": {
-            name: (HERE / name).read_text() for name in ("script.py", "work.py", "modules.py")
-        },
+        "data": {name: (HERE / name).read_text() for name in ("script.py", *environments.WORK)},
         "binaryData": {
             "digits.csv.gz": base64.b64encode(environments.digits().read_bytes()).decode()
         },

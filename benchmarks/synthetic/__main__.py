@@ -150,12 +150,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200, help="of the simulation")
     parser.add_argument("--run", type=int, metavar="ROUNDS", help="by `fedtrain run`")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--only", default="", metavar="TEXT", help="the beginning of a label")
     given = parser.parse_args()
     machine, odd, told, figures = page.machine(), [], [], {}
     for case in CASES:
-        if not case.label.startswith(given.only):
-            continue
         figures[case], digests = simulated(case, given.run or given.rounds)
         if given.run:
             figures[case], ran, seconds = run(case, given.run, given.jobs)
@@ -168,7 +165,6 @@ def main() -> None:
         print(row(case, figures[case]), *told[-1:], sep="\n", file=sys.stderr, flush=True)
     today = datetime.datetime.now(datetime.UTC).date()
     command = "python -m benchmarks.synthetic" + (f" --run {given.run}" if given.run else "")
-    command += f' --only "{given.only}"' if given.only else ""
     name = f"{today}-synthetic{'-run' if given.run else ''}.md"
     page.write(
         name,

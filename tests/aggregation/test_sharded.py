@@ -295,7 +295,9 @@ from pathlib import Path
 
 def wait(done):
     until = time.monotonic() + 60
-    while not done() and time.monotonic() < until:
+    while not done():
+        if time.monotonic() > until:
+            raise TimeoutError("nobody published")
         time.sleep(0.01)
 
 real = os.replace

@@ -17,8 +17,8 @@ def fetch(fd: int, offset: int, length: int) -> None:
         _advise(fd, offset, length, os.POSIX_FADV_WILLNEED)
 
 
-def forget(fd: int, offset: int = 0, length: int = 0) -> None:
-    """Drop these bytes (0: to the end) unless they are still to be written."""
+def forget(fd: int, offset: int, length: int) -> None:
+    """Drop these bytes unless they are still to be written."""
     _advise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
 

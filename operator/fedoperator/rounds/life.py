@@ -96,7 +96,7 @@ def advanced(look: Look, record: Record, previous: Record | None) -> Record:
         "Training": _training,
         "Aggregating": _aggregating,
     }
-    record = _with_hub(look, _with_preparation(look, record), previous)
+    record = _with_hub(look, record, previous)
     while record.status.phase in steps:
         before = record.status.phase
         status = steps[before](look, record)
@@ -106,7 +106,7 @@ def advanced(look: Look, record: Record, previous: Record | None) -> Record:
     return measured(look, record)
 
 
-def _with_preparation(look: Look, record: Record) -> Record:
+def with_preparation(look: Look, record: Record) -> Record:
     """The record with its preparation gone on with, in whatever phase it was asked for."""
     prepare = record.status.prepare
     if prepare is None:
@@ -278,10 +278,9 @@ def _aggregating(look: Look, record: Record) -> RoundStatus:
 
 def measured(look: Look, record: Record) -> Record:
     """A published round with its evaluation: begun if due, gone on with, and summed up."""
-    if record.status.phase != "Published":
-        return record
-    record = _with_preparation(look, record)
     status, spec = record.status, look.training.spec
+    if status.phase != "Published":
+        return record
     evaluations = list(status.evaluation)
     update: dict[str, object] = {}
     if not evaluations and evaluation.is_due(spec, record.spec.round) and not spec.suspend:

@@ -42,7 +42,9 @@ def decide(
         return _farewell(look, observed)
 
     rounds = {
-        record.spec.round: evidence.harvested(look, life.filled_in(look, record))
+        record.spec.round: life.with_preparation(
+            look, evidence.harvested(look, life.filled_in(look, record))
+        )
         for record in records
     }
     if not rounds:

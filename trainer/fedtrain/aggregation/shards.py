@@ -216,12 +216,14 @@ class Shards:
         try:
             yield
         except OSError as error:
-            if error.errno not in _GONE or (self._folder.exists() and not self._is_published()):
+            if error.errno not in _GONE:
                 raise
-            if not self._is_published():
-                sentence = f"{self._folder.name} was removed: a later aggregation has begun"
-                raise TryAgain("ShardsDispersed", sentence) from None
-            raise Over from None
+            if self._is_published():
+                raise Over from None
+            if self._folder.exists():
+                raise  # something else is gone
+            sentence = f"{self._folder.name} was removed: a later aggregation has begun"
+            raise TryAgain("ShardsDispersed", sentence) from None
 
     def _is_published(self) -> bool:
         """Listed for the same reason; a published folder appears whole, manifest and all."""
