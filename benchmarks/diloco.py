@@ -65,6 +65,7 @@ def federation(name: str, rounds: int, every: int) -> dict[str, Any]:
     """The example's, with the strategy and the participants of this run."""
     document: dict[str, Any] = yaml.safe_load((EXAMPLE / "federation.yaml").read_text())
     spec, steps = document["spec"], rounds * every
+    spec["pods"] = "PerRound"  # one worker at a time: the same numbers in less memory
     alone = name not in ("DiLoCo", "FedAvg")
     if alone:  # one participant, whose only round is all the steps
         spec["participants"] = spec["participants"][:1]

@@ -1,7 +1,8 @@
-"""A task by fedtrain on the development cluster: the operator, real pods, one volume."""
+"""Federations on the development cluster: the operator, real pods, one volume."""
 
 import base64
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,25 +17,11 @@ HERE = Path(__file__).parent
 
 def run(task: Task, pods: str) -> Measured:
     """total: from `kubectl apply` to the end; the images are on the node, the chart is new."""
-    cluster.up()
-    images = stack.load_images()
-    stack.install(images.controller, namespace=NAMESPACE)
-    try:
-        _pull(images.trainer)
-        stack.apply(_code())
-        document = ours.training(task, pods)
-        document["metadata"]["namespace"] = NAMESPACE
-        trainer = document["spec"]["trainer"]
-        trainer["image"] = images.trainer
-        trainer["command"][-1] = "/code/script.py"
-        trainer["volumes"] = [
-            {"name": "code", "mountPath": "/code", "configMap": {"name": "bench"}}
-        ]
-        stack.apply(document)
-        found = _ended(document["metadata"]["name"], task)
-        records = stack.get("federatedrounds", "-n", NAMESPACE)["items"]
-    finally:
-        stack.uninstall(namespace=NAMESPACE)
+    files = {name: (HERE / name).read_bytes() for name in ("script.py", *environments.WORK)}
+    files["digits.csv.gz"] = environments.digits().read_bytes()
+    document = ours.training(task, pods)
+    document["spec"]["trainer"]["command"][-1] = "/code/script.py"
+    found, records = finished(document, files, task.limit)
     created = _moment(found["metadata"]["creationTimestamp"])
     return measured(
         f"fedtrain, cluster, {pods}",
@@ -45,8 +32,34 @@ def run(task: Task, pods: str) -> Measured:
     )
 
 
-def _ended(name: str, task: Task) -> dict[str, Any]:
-    until = time.monotonic() + task.limit
+def finished(
+    document: dict[str, Any], files: Mapping[str, bytes], seconds: float
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The training as it succeeded, and its records. files: what lies in /code, 1 MB in all.
+
+    Raises DevclusterError if it does not end well within so many seconds.
+    """
+    cluster.up()
+    images = stack.load_images()
+    stack.install(images.controller, namespace=NAMESPACE)
+    try:
+        _pull(images.trainer)
+        stack.apply(_code(files))
+        document["metadata"]["namespace"] = NAMESPACE
+        document["spec"]["trainer"] |= {
+            "image": images.trainer,
+            "volumes": [{"name": "code", "mountPath": "/code", "configMap": {"name": "bench"}}],
+        }
+        stack.apply(document)
+        found = _ended(document["metadata"]["name"], seconds)
+        records = stack.get("federatedrounds", "-n", NAMESPACE)["items"]
+    finally:
+        stack.uninstall(namespace=NAMESPACE)
+    return found, records
+
+
+def _ended(name: str, seconds: float) -> dict[str, Any]:
+    until = time.monotonic() + seconds
     while True:
         found: dict[str, Any] = stack.get("federatedtraining", name, "-n", NAMESPACE)
         phase = found.get("status", {}).get("phase")
@@ -77,16 +90,13 @@ def _pull(image: str) -> None:
     )
 
 
-def _code() -> dict[str, Any]:
-    """The script, what it imports, and the images, which fit a ConfigMap."""
+def _code(files: Mapping[str, bytes]) -> dict[str, Any]:
+    encoded = {name: base64.b64encode(content).decode() for name, content in files.items()}
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": "bench", "namespace": NAMESPACE},
-        "data": {name: (HERE / name).read_text() for name in ("script.py", *environments.WORK)},
-        "binaryData": {
-            "digits.csv.gz": base64.b64encode(environments.digits().read_bytes()).decode()
-        },
+        "binaryData": encoded,
     }
 
 

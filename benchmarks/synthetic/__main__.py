@@ -2,9 +2,10 @@
 
     python -m benchmarks.synthetic                 # in one process, 200 rounds each: half an hour
     python -m benchmarks.synthetic --run 10        # `fedtrain run`, ten rounds each, and compare
+    python -m benchmarks.synthetic --cluster 20    # on the cluster, what has a reference
 
-`--run` keeps 30 processes with `pods: Resident`; the digest of every round is compared with the
-simulation's, so that the figures of the one are those of the other.
+`--run` and `--cluster` keep 30 participants with `pods: Resident`; the digest of every round is
+compared with the simulation's, so that the figures of the one are those of the other.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import yaml
 
 from benchmarks import page
+from benchmarks.federations import oncluster
 from benchmarks.synthetic.simulation import Simulation
 from benchmarks.synthetic.train import USERS, measured, users
 
@@ -101,10 +103,26 @@ def run(case: Case, rounds: int, jobs: int) -> tuple[Figures, list[str], float]:
         )
         seconds = time.monotonic() - began
         records = [yaml.safe_load(path.read_text()) for path in (folder / "out/rounds").iterdir()]
+    return *told(records, rounds), seconds
+
+
+def on_cluster(case: Case, rounds: int) -> tuple[Figures, list[str], float]:
+    """The same on the cluster, where nothing of it lives on without a claim."""
+    asked = document(case, rounds)
+    for participant in asked["spec"]["participants"]:
+        del participant["scratch"]
+    asked["spec"]["trainer"]["command"][-1] = "/code/train.py"
+    began = time.monotonic()
+    files = {"train.py": (HERE / "train.py").read_bytes()}
+    _, records = oncluster.finished(asked, files, LIMIT_SECONDS)
+    return *told(records, rounds), time.monotonic() - began
+
+
+def told(records: Sequence[Mapping[str, Any]], rounds: int) -> tuple[Figures, list[str]]:
+    """Of each round that has them the figures, and the digest of each global model."""
     by_round = {record["spec"]["round"]: record["status"] for record in records}
     figures = {n: s["metrics"] for n, s in by_round.items() if s.get("metrics")}
-    digests = [by_round[number]["globalModel"]["digest"] for number in range(1, rounds + 1)]
-    return figures, digests, seconds
+    return figures, [by_round[n]["globalModel"]["digest"] for n in range(1, rounds + 1)]
 
 
 def row(case: Case, figures: Figures) -> str:
@@ -149,23 +167,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=200, help="of the simulation")
     parser.add_argument("--run", type=int, metavar="ROUNDS", help="by `fedtrain run`")
+    parser.add_argument("--cluster", type=int, metavar="ROUNDS", help="on the cluster")
     parser.add_argument("--jobs", type=int, default=2)
     given = parser.parse_args()
-    machine, odd, told, figures = page.machine(), [], [], {}
+    machine, odd, compared, figures = page.machine(), [], [], {}
+    rounds = given.run or given.cluster or given.rounds
     for case in CASES:
-        figures[case], digests = simulated(case, given.run or given.rounds)
-        if given.run:
-            figures[case], ran, seconds = run(case, given.run, given.jobs)
-            same = sum(one == other for one, other in zip(ran, digests, strict=True))
-            told.append(
-                f"{case.label}: {same} of {given.run} digests are the simulation's, "
-                f"{seconds / given.run:.1f} s a round"
+        if given.cluster and not case.reference:
+            continue
+        figures[case], digests = simulated(case, rounds)
+        if given.run or given.cluster:
+            figures[case], ran, seconds = (
+                run(case, rounds, given.jobs) if given.run else on_cluster(case, rounds)
             )
-            odd += [] if same == given.run else [f"{case.label}: digests"]
-        print(row(case, figures[case]), *told[-1:], sep="\n", file=sys.stderr, flush=True)
+            same = sum(one == other for one, other in zip(ran, digests, strict=True))
+            compared.append(
+                f"{case.label}: {same} of {rounds} digests are the simulation's, "
+                f"{seconds / rounds:.1f} s a round"
+            )
+            odd += [] if same == rounds else [f"{case.label}: digests"]
+        print(row(case, figures[case]), *compared[-1:], sep="\n", file=sys.stderr, flush=True)
     today = datetime.datetime.now(datetime.UTC).date()
-    command = "python -m benchmarks.synthetic" + (f" --run {given.run}" if given.run else "")
-    name = f"{today}-synthetic{'-run' if given.run else ''}.md"
+    how = "run" if given.run else "cluster" if given.cluster else ""
+    command = "python -m benchmarks.synthetic" + (f" --{how} {rounds}" if how else "")
+    name = f"{today}-synthetic{how and '-' + how}.md"
     page.write(
         name,
         [
@@ -173,7 +198,7 @@ def main() -> None:
             f"`{command}`\n\n{machine}\n\n{page.versions(['numpy'])}",
             "Accuracy / loss after a round; in brackets what is to be met.",
             table(figures),
-            *told,
+            *compared,
         ],
     )
     if odd := [*odd, *missed(figures)]:
