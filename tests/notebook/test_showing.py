@@ -9,7 +9,7 @@ import pytest
 from fedoperator.api.round import Record
 from fedoperator.api.status import TrainingStatus
 from fedoperator.local.folder import Refused
-from fedoperator.notebook import Round, html, plot
+from fedoperator.notebook import Round, plot, run
 
 mpl.use("Agg")
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -99,8 +99,8 @@ def test_a_round_says_who_is_missing_and_why(rounds) -> None:
 def test_tables_hold_what_was_said_as_text(rounds) -> None:
     evil = a_round(4, {"<b>": 1.0}, north=-1.0)
     status = TrainingStatus(phase="Blocked", message="<script>alert(1)</script>")
-    for table in (html.of_round(evil), html.of_run("digits", status, [*rounds, evil])):
+    for table in (evil._repr_html_(), run.table("digits", status, [*rounds, evil])):
         assert "&lt;b&gt; 1" in table
         assert not any(tag in table for tag in ("<b> ", "<img", "<script"))
-    table = html.of_run("digits", status, rounds)
+    table = run.table("digits", status, rounds)
     assert "<td>2</td><td>1/2</td><td></td><td>2.5</td><td>south (DeadlinePassed)</td>" in table

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fedoperator.local.folder import Refused
-from fedtrain import modelfiles, schema, tensorfile
+from fedtrain import codecs, modelfiles, schema, tensorfile
 from fedtrain.contract import SCHEMA_FILE
 
 
@@ -43,7 +43,7 @@ def read(path: str | Path) -> StateDict:
             for name, info in files.tensors.items():
                 array = files.read(name)
                 if info.dtype == "BF16":
-                    array = (array.astype(np.uint32) << 16).view(np.float32)
+                    array = codecs.widened(array)
                 result[name] = array.reshape(info.shape)
         folder = place if place.is_dir() else place.parent
         beside = folder / SCHEMA_FILE

@@ -84,4 +84,19 @@ class Round:
         return f"<Round {' '.join([str(self.number), accepted, *words])}>"
 
     def _repr_html_(self) -> str:
-        return html.of_round(self)
+        rows = [
+            [
+                p.name,
+                p.state,
+                "" if p.samples is None else p.samples,
+                "" if p.weight is None else f"{p.weight:.1%}",
+                html.measured(p.metrics),
+                "" if p.seconds is None else f"{p.seconds:.1f}",
+                "" if p.state == "Accepted" else p.message or p.reason,
+            ]
+            for p in self.participants[: html.MOST]
+        ]
+        heads = ["participant", "state", "samples", "weight", "metrics", "seconds", "why not"]
+        left_out = len(self.participants) - html.MOST, "participants"
+        title = html.measured(self.metrics)
+        return html.table(f"round {self.number}", title, heads, rows, left_out)

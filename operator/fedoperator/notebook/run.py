@@ -2,7 +2,7 @@
 
 import abc
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -13,6 +13,7 @@ from fedoperator.api.training import Training
 from fedoperator.local import report
 from fedoperator.local.folder import Refused
 from fedoperator.notebook import html
+from fedoperator.notebook import model as models
 from fedoperator.notebook.model import StateDict
 from fedoperator.notebook.rounds import Round
 
@@ -121,8 +122,6 @@ class Run(abc.ABC):
         return Round(record, self._read)
 
     def _read(self, model: GlobalModel | None, exchange: str | Path | None) -> StateDict:
-        from fedoperator.notebook import model as models
-
         if model is None:
             raise Refused(f"{self.name} has no global model yet; wait for its first round")
         place = self._place(model, exchange)
@@ -145,7 +144,20 @@ class Run(abc.ABC):
         return f"<{type(self).__name__} {self.name}: {status.phase}, round {status.round}>"
 
     def _repr_html_(self) -> str:
-        return html.of_run(self.name, self.status, self.rounds)
+        return table(self.name, self.status, self.rounds)
+
+
+def table(name: str, status: TrainingStatus, rounds: Sequence[Round]) -> str:
+    """A run as a notebook shows it: its last rounds."""
+    rows = []
+    for rnd in rounds[-html.MOST :]:
+        seconds = "" if rnd.seconds is None else f"{rnd.seconds:.1f}"
+        missing = ", ".join(f"{who} ({why})" for who, why in rnd.missing.items())
+        count = f"{len(rnd.accepted)}/{len(rnd.participants)}"
+        rows.append([rnd.number, count, html.measured(rnd.metrics), seconds, missing])
+    title = " ".join(filter(None, [status.phase, status.progress, status.message]))
+    heads = ["round", "accepted", "metrics", "seconds", "without"]
+    return html.table(name, title, heads, rows, (len(rounds) - html.MOST, "earlier rounds"))
 
 
 def _warn(status: TrainingStatus, told: str) -> str:

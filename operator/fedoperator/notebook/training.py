@@ -159,7 +159,14 @@ class FederatedTraining:
         return f"<FederatedTraining {self.name}: {self.spec.rounds} rounds, {count} participants>"
 
     def _repr_html_(self) -> str:
-        return html.of_training(self.name, self.spec)
+        rows = []
+        for participant in self.spec.participants[: html.MOST]:
+            trainer = self.spec.trainer_of(participant)
+            command = " ".join([*(trainer.command or []), *(trainer.args or [])])
+            rows.append([participant.name, trainer.nodes or 1, command])
+        title = f"{self.spec.rounds} rounds of {self.spec.strategy.name}"
+        left_out = len(self.spec.participants) - html.MOST, "participants"
+        return html.table(self.name, title, ["participant", "nodes", "command"], rows, left_out)
 
 
 def _spelled(fields: dict[str, Any]) -> dict[str, Any]:
