@@ -1,6 +1,7 @@
 """A personal model beside the global one (Ditto), and the last phase that fine-tunes."""
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,17 @@ def test_the_last_phase_has_the_own_layers_and_the_personal_model(begun: Any) ->
     assert set(json.loads((folder / "metrics.json").read_text())["after"]) == {
         *("loss", "personal_loss")
     }
+
+
+def test_the_last_phase_leaves_signals_as_they_were_and_no_snapshot(begun: Any) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    begun.perform(fine_tuning(begun))
+    for rnd in rounds(zeros(), evaluate=loss):
+        rnd.resume(every=1)
+        rnd.step(step=1)
+        rnd.submit(samples=1)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not list((begun.scratch / "digits-0123-456/north/midround").glob("*"))
 
 
 def test_the_last_phase_without_evaluate_or_submit_says_so(begun: Any) -> None:

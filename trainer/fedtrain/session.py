@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from fedtrain import errors, looks, midround, outcome, seeds
 from fedtrain.contract import ParticipantTask, Role
 from fedtrain.control import Control, remembered
-from fedtrain.correction import Correction
+from fedtrain.correction import Correction, NoCorrection
 from fedtrain.errors import ContractError, FedtrainError
 from fedtrain.home import Home
 from fedtrain.kept import Kept
@@ -55,9 +55,9 @@ class Session:
         self.kept.reset()
         seeds.reseed(seeds.derive(task.seed, task.round, task.participant, self.ranks.rank))
         if task.role is Role.EVALUATE:
-            self.evaluate(self.model, evaluate)
+            self.evaluate(evaluate)
         elif task.role is Role.PERSONALIZE:
-            yield from self.personalize(self.model, evaluate)
+            yield from self.personalize(evaluate)
         else:
             yield from self.train()
 
@@ -79,44 +79,54 @@ class Session:
         self.state = self.together(lambda: self.store.memory().state())
         self.accepted = self.together(lambda: self.store.memory().accepted)
         self.kept.begin(task, self.accepted)
-        middle = midround.of(task, self.model, self.ranks, self._begin_again)
         proximal = self.weights.proximal(task.proximal)
         correction = self._correction(proximal)
         self.home.pull(task)
-        rnd = Round(
-            number=task.round,
-            participant=task.participant,
-            parameters=MappingProxyType(dict(task.parameters)),
-            seed=seeds.derive(task.seed, task.round, task.participant),
-            deadline=task.deadline,
-            state=self.state,
-            unit=task.unit,
-            _midround=middle,
-            _proximal=proximal,
-            _personal=self.home.personal,
-            _submit=self.submit,
-            _correction=correction,
-        )
-        try:
-            yield from self._entered(rnd)
-        finally:
-            correction.detach()
-            middle.close(submitted=self.published)
+        rnd = self._round(task.round, self.submit, proximal=proximal, correction=correction)
+        yield from self._entered(rnd)
         if task.proximal and not proximal.asked and self.ranks.rank == 0:
             say(UNUSED)
 
+    def _round(
+        self,
+        number: int,
+        submit: Callable[[Submission | FedtrainError], None],
+        *,
+        proximal: Proximal,
+        correction: Correction,
+        final: bool = False,
+    ) -> Round:
+        task = self.store.task
+        return Round(
+            number=number,
+            participant=task.participant,
+            parameters=MappingProxyType(dict(task.parameters)),
+            seed=seeds.derive(task.seed, number, task.participant),
+            deadline=task.deadline,
+            state=self.state,
+            final=final,
+            unit=task.unit,
+            _midround=midround.of(task, self.model, self.ranks, self._begin_again),
+            _proximal=proximal,
+            _personal=self.home.personal,
+            _submit=submit,
+            _correction=correction,
+        )
+
     def _entered(self, rnd: Round) -> Iterator[Round]:
-        """Have the script run the body, and insist on its submit."""
+        """Have the script run the body, insist on its submit, and leave nothing of the round."""
         try:
             yield rnd
+            if not self.submitted:
+                rnd._submit(_no_submit())
         except GeneratorExit:  # a `break`, after which nothing of ours runs
             if not self.submitted and not rnd._midround.ended:
                 outcome.of_exception(_no_submit(), self.ranks.rank).leave()
             raise
         finally:
             self.home.end()
-        if not self.submitted:
-            rnd._submit(_no_submit())
+            rnd._correction.detach()
+            rnd._midround.close(submitted=self.published)
 
     def submit(self, told: Submission | FedtrainError) -> None:
         """Compare what the ranks say, and publish on rank 0; collective."""
@@ -159,10 +169,10 @@ class Session:
             correction.attach(self.optimizer)
         return correction
 
-    def evaluate(self, model: Any, evaluate: Evaluate | None) -> None:
+    def evaluate(self, evaluate: Evaluate | None) -> None:
         """Measure the global model on every rank; rank 0's metrics are what counts."""
         started = time.monotonic()
-        metrics, samples = self._measured(model, evaluate)
+        metrics, samples = self._measured(evaluate)
         submission = Submission(
             samples=samples, metrics=metrics, seconds=time.monotonic() - started
         )
@@ -177,14 +187,14 @@ class Session:
         receipt = self.ranks.act(act) if self.weights.sharded else self.together(act)
         self.done(self.store.task, receipt)
 
-    def personalize(self, model: Any, evaluate: Evaluate | None) -> Iterator[Round]:
+    def personalize(self, evaluate: Evaluate | None) -> Iterator[Round]:
         """Yield the global model once more, to be trained for this participant alone.
 
         Measured before and after; only the metrics are published. For the script it is the round
         after the last, with `final` set.
         """
         task = self.store.task
-        before, _ = self._measured(model, evaluate)
+        before, _ = self._measured(evaluate)
         number = task.round + 1
         # Whatever evaluate() drew must not decide how the training goes.
         seeds.reseed(seeds.derive(task.seed, number, task.participant, self.ranks.rank))
@@ -192,38 +202,29 @@ class Session:
 
         def submit(told: Submission | FedtrainError) -> None:
             submission = self._agreed(told)
-            after, samples = self._measured(model, evaluate)
+            after, samples = self._measured(evaluate)
             final = replace(submission, metrics=after, samples=samples)
             receipt = self.together(lambda: self._publish_personal(final, before))
             self.done(task, receipt)
+            self.published = True
 
-        rnd = Round(
-            number=number,
-            participant=task.participant,
-            parameters=MappingProxyType(dict(task.parameters)),
-            seed=seeds.derive(task.seed, number, task.participant),
-            deadline=task.deadline,
-            state=self.together(lambda: self.store.memory().state()),
-            final=True,
-            unit=task.unit,
-            _midround=midround.of(task, self.model, self.ranks, self._begin_again),
-            _proximal=self.weights.proximal(0),
-            _personal=self.home.personal,
-            _submit=submit,
+        self.state = self.together(lambda: self.store.memory().state())
+        proximal = self.weights.proximal(0)
+        yield from self._entered(
+            self._round(number, submit, proximal=proximal, correction=NoCorrection(), final=True)
         )
-        yield from self._entered(rnd)
 
     def _publish_personal(self, submission: Submission, before: Mapping[str, float]) -> str:
         metrics = {"before": before, "after": submission.metrics}
         self.home.publish(self.store.memory(), metrics)
         return self.store.publish_personalization(submission, before)
 
-    def _measured(self, model: Any, evaluate: Evaluate | None) -> tuple[dict[str, float], int]:
+    def _measured(self, evaluate: Evaluate | None) -> tuple[dict[str, float], int]:
         """Metrics of the model, and of the personal model, if there is one, as `personal_...`."""
         if evaluate is None:
             sentence = "an evaluation is asked for: pass evaluate= to rounds(...)"
             raise ContractError("NoEvaluate", sentence)
-        metrics, samples = measured(evaluate(model))
+        metrics, samples = measured(evaluate(self.model))
         if self.home.personal is not None:
             own, _ = measured(evaluate(self.home.personal.model))
             named = {f"personal_{name}": value for name, value in own.items()}
