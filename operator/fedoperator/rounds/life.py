@@ -1,17 +1,16 @@
 """The life of a round: begun, prepared, initialised or trained, aggregated, published, measured."""
 
-from collections.abc import Sequence
 from typing import TypeVar
 
-from fedoperator.api.base import timestamp
 from fedoperator.api.round import Assignment, Candidate, Record, RoundSpec, RoundStatus, record_name
 from fedoperator.rounds import (
     assignments,
     evaluation,
     evidence,
+    missed,
     personalization,
+    preparation,
     quorum,
-    resident,
     results,
     retry,
     selection,
@@ -106,19 +105,11 @@ def advanced(look: Look, record: Record, previous: Record | None) -> Record:
     return measured(look, record)
 
 
-def with_preparation(look: Look, record: Record) -> Record:
-    """The record with its preparation gone on with, in whatever phase it was asked for."""
-    prepare = record.status.prepare
-    if prepare is None:
-        return record
-    return with_status(record, {"prepare": assignments.kept_going(look, prepare)})
-
-
 def _with_hub(look: Look, record: Record, previous: Record | None) -> Record:
     """Where pods stay nothing happens without their hub: it comes back while work is left."""
     rounds = [record] if previous is None else [previous, record]
-    if _lacks_hub(look, record.status) and any(_has_work_left(look, r) for r in rounds):
-        return with_status(record, _asked_to_prepare(look, record.status))
+    if preparation.lacks_hub(look, record.status) and any(_has_work_left(look, r) for r in rounds):
+        return with_status(record, preparation.asked_for(look, record.status))
     return record
 
 
@@ -128,40 +119,10 @@ def _has_work_left(look: Look, record: Record) -> bool:
     return personalization.outstanding(look.training, record)
 
 
-def _lacks_hub(look: Look, status: RoundStatus) -> bool:
-    """Whether pods stay, and the preparation that stayed as their hub is gone."""
-    spec = look.training.spec
-    if spec.pods != "Resident" or spec.suspend or resident.HUB in look.carriers:
-        return False
-    return status.prepare is None or not status.prepare.is_open
-
-
-def _is_prepared(look: Look, status: RoundStatus, generation: int) -> bool:
-    """Whether all participants of that spec have a folder; their pods may not start before."""
-    if _lacks_hub(look, status):
-        return False
-    prepare = status.prepare
-    here = prepare is not None and prepare.state == "Reported"
-    known = max(look.training.status.prepared_generation, status.prepare_generation if here else 0)
-    return known >= generation
-
-
-def _asked_to_prepare(look: Look, status: RoundStatus) -> dict[str, object]:
-    """What to change so that the folders get made; nothing while one preparation is under way."""
-    prepare = status.prepare
-    if prepare is not None and prepare.is_open:
-        return {}
-    again = Assignment() if prepare is None else retry.invited_again(prepare)
-    if prepare is not None and _lacks_hub(look, status):  # one that dies and dies gets slower
-        wait = timestamp(look.now + retry.backoff(prepare.attempt))
-        again = prepare.model_copy(update={"state": "Retrying", "not_before": wait})
-    return {"prepare": again, "prepare_generation": look.training.generation}
-
-
 def _preparing(look: Look, record: Record) -> RoundStatus:
     status = record.status
-    if not _is_prepared(look, status, record.spec.generation):
-        return status.model_copy(update=_asked_to_prepare(look, status))
+    if not preparation.is_prepared(look, status, record.spec.generation):
+        return status.model_copy(update=preparation.asked_for(look, status))
     return status.model_copy(update={"phase": "Training" if record.spec.round else "Initialising"})
 
 
@@ -200,7 +161,7 @@ def _training(look: Look, record: Record) -> RoundStatus:
     update: dict[str, object] = {"participants": participants, "quorum_at": quorum_at}
     stands = quorum.standing(participants, spec.quorum)
     if stands is Standing.MISSED:
-        update |= _missed(look, record.spec.round, status, participants)
+        update |= missed.invited_others(look, record.spec.round, status, participants)
     elif stands is Standing.CLOSED and not spec.suspend:
         update |= {
             "phase": "Aggregating",
@@ -224,50 +185,6 @@ def _training(look: Look, record: Record) -> RoundStatus:
     return status.model_copy(update=update)
 
 
-def _missed(
-    look: Look, number: int, status: RoundStatus, participants: Sequence[Assignment]
-) -> dict[str, object]:
-    """What was reported is kept; after a back-off others are invited.
-
-    Those that failed once more, and as many that were not invited before as are missing: a round
-    must not hang on one site whose data are broken while others stand idle.
-    """
-    spec = look.training.spec
-    again = {
-        p.name
-        for p in participants
-        if p.state in ("Failed", "Late", "Rejected", "Dropped") and spec.participant(p.name)
-    }
-    strangers = _strangers(look, number, participants)
-    broken = quorum.nothing_can_cure(participants, spec.participants)
-    fails = spec.quorum.on_miss == "Fail" or broken is not None
-    if fails or spec.suspend:
-        return {}
-    if not (again or strangers):
-        return {"not_before": None}
-    if status.not_before is None:
-        misses = status.misses + 1
-        wait = timestamp(look.now + retry.backoff(misses))
-        return {"misses": misses, "not_before": wait}
-    if not look.is_past(status.not_before):
-        return {}
-    if strangers and not _is_prepared(look, status, look.training.generation):
-        return _asked_to_prepare(look, status)
-    old = [retry.invited_again(p) if p.name in again else p for p in participants]
-    new = [Assignment(name=name) for name in strangers]
-    return {"not_before": None, "participants": [*old, *new]}
-
-
-def _strangers(look: Look, number: int, participants: Sequence[Assignment]) -> list[str]:
-    """As many not yet invited as the quorum lacks, in the order of the seed."""
-    spec = look.training.spec
-    there = {p.name for p in participants}
-    others = [p.name for p in spec.participants if p.name not in there]
-    hopeful = sum(p.is_open or p.state == "Reported" for p in participants)
-    ranked = selection.order(others, spec.selection, number)
-    return ranked[: max(0, spec.quorum.minimum - hopeful)]
-
-
 def _aggregating(look: Look, record: Record) -> RoundStatus:
     status = record.status
     assert status.aggregation is not None, "candidates and aggregation are fixed together"
@@ -284,10 +201,10 @@ def measured(look: Look, record: Record) -> Record:
     evaluations = list(status.evaluation)
     update: dict[str, object] = {}
     if not evaluations and evaluation.is_due(spec, record.spec.round) and not spec.suspend:
-        if _is_prepared(look, status, look.training.generation):
+        if preparation.is_prepared(look, status, look.training.generation):
             evaluations = evaluation.evaluators(spec)
         else:
-            update |= _asked_to_prepare(look, status)
+            update |= preparation.asked_for(look, status)
     evaluations = [assignments.kept_going(look, assignments.dropped(look, e)) for e in evaluations]
     # As for training: no clock runs while suspended, and nobody holds up the others for ever.
     waits = any(e.is_open for e in evaluations) and not spec.suspend
@@ -314,10 +231,10 @@ def _personalized(look: Look, record: Record) -> Record:
     """The last round with its fine-tuning: begun if due, gone on with, and summed up."""
     if look.training.spec.fine_tune is None:
         return record
-    prepared = _is_prepared(look, record.status, look.training.generation)
+    prepared = preparation.is_prepared(look, record.status, look.training.generation)
     update = personalization.gone_on(look, record, prepared=prepared)
     if personalization.begins(look, record) and not prepared:
-        update |= _asked_to_prepare(look, record.status)
+        update |= preparation.asked_for(look, record.status)
     return with_status(record, update)
 
 

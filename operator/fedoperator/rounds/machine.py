@@ -13,7 +13,16 @@ from datetime import datetime
 from fedoperator.api.base import timestamp
 from fedoperator.api.round import Assignment, Record, RoundStatus
 from fedoperator.api.training import Training
-from fedoperator.rounds import bounds, deadline, events, evidence, life, resident, summary
+from fedoperator.rounds import (
+    bounds,
+    deadline,
+    events,
+    evidence,
+    life,
+    preparation,
+    resident,
+    summary,
+)
 from fedoperator.rounds.look import Look
 from fedoperator.rounds.observed import OVERDUE, Child, Identity, Observed
 from fedoperator.rounds.plan import Plan
@@ -42,7 +51,7 @@ def decide(
         return _farewell(look, observed)
 
     rounds = {
-        record.spec.round: life.with_preparation(
+        record.spec.round: preparation.gone_on(
             look, evidence.harvested(look, life.filled_in(look, record))
         )
         for record in records
