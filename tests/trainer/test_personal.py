@@ -13,7 +13,9 @@ from torch import nn
 
 from fedtrain import rounds
 from fedtrain.contract import ParticipantTask, Receipt, Role, personalization_folder
+from fedtrain.ditto import Personal
 from fedtrain.errors import ContractError
+from fedtrain.models import weights_of
 from fedtrain.weights import Array
 
 pytestmark = pytest.mark.processes
@@ -138,6 +140,79 @@ def test_steps_of_a_torch_optimizer_are_drawn_as_if_the_term_stood_in_the_loss(
     for name, tensor in by_hand.state_dict().items():
         assert torch.allclose(twin.state_dict()[name], tensor, atol=1e-6), name
     assert not optimizer._optimizer_step_pre_hooks  # nothing of ours is left in it
+
+
+def test_a_pull_is_around_what_travels_and_zero_elsewhere(begun: Any) -> None:
+    begun.perform(begun.exchange.train(pull=PULL))
+    for rnd in rounds(zeros(), personal={**zeros(), "own": np.ones(2)}):
+        assert rnd.personal_gradients()["own"].tolist() == [0, 0]
+        rnd.submit(samples=1)
+
+
+def drawn_alone(federation: Any, make: Any, step: Any) -> dict[str, Array]:
+    """The twin of a net of ones with an optimizer that `make` makes; the global model is zero."""
+    model, twin = nn.Linear(4, 1), nn.Linear(4, 1)
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    federation.begin(model)
+    federation.perform(federation.exchange.train(pull=PULL))
+    for rnd in rounds(model, personal=twin, personal_optimizer=(optimizer := make(twin))):
+        for parameter in twin.parameters():
+            nn.init.ones_(parameter)
+        step(twin, optimizer)
+        rnd.submit(samples=1)
+    return {name: tensor.numpy() for name, tensor in twin.state_dict().items()}
+
+
+def test_a_fused_optimizer_under_a_scaler_is_drawn_as_much(federation: Any) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+    def step(twin: nn.Module, optimizer: Any) -> None:
+        scaler.scale(twin(torch.ones(1, 4)).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    own = drawn_alone(federation, lambda m: torch.optim.SGD(m.parameters(), 0.1, fused=True), step)
+    expected = np.full((1, 4), 1 - 0.1 * (1 + PULL * 1), np.float32)
+    assert np.allclose(own["weight"], expected)
+
+
+def test_an_optimizer_that_maximizes_is_drawn_and_not_pushed(federation: Any) -> None:
+    def step(twin: nn.Module, optimizer: Any) -> None:
+        (0 * twin(torch.ones(1, 4)).sum()).backward()
+        optimizer.step()
+
+    def make(twin: nn.Module) -> Any:
+        return torch.optim.SGD(twin.parameters(), 0.1, maximize=True)
+
+    own = drawn_alone(federation, make, step)
+    assert np.allclose(own["weight"], 1 - 0.1 * PULL)
+
+
+def test_a_step_with_a_closure_is_drawn(federation: Any) -> None:
+    def step(twin: nn.Module, optimizer: Any) -> None:
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = twin(torch.ones(1, 4)).sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+
+    own = drawn_alone(federation, lambda m: torch.optim.SGD(m.parameters(), 0.1), step)
+    assert np.allclose(own["weight"], 1 - 0.1 * (1 + PULL))
+
+
+def test_the_learning_rate_of_a_round_before_is_no_longer_that_of_the_personal_optimizer(
+    federation: Any,
+) -> None:
+    model, twin = nn.Linear(4, 1), nn.Linear(4, 1)
+    federation.begin(model)
+    own = torch.optim.SGD(twin.parameters(), lr=0.1)
+    personal = Personal(twin, own)
+    own.param_groups[0]["lr"] = 1e-9  # by a scheduler, in a round of this same process
+    personal.pull(weights_of(model), PULL)
+    assert own.param_groups[0]["lr"] == 0.1
 
 
 @pytest.mark.parametrize(

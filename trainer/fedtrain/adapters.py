@@ -14,18 +14,16 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from fedtrain.contract import TASK_ENV, ParticipantTask, decode_task
-from fedtrain.correction import Correction
 from fedtrain.errors import ContractError
-from fedtrain.proximal import Proximal
 from fedtrain.schema import Schema, TensorSpec
-from fedtrain.weights import Array, Tiles, Weights
+from fedtrain.weights import Array, Seen, Tiles, Weights
 
 AGGREGATIONS = ("Factors", "Product", "FrozenA")
 AVERAGING = ("FedAvg", "FedProx")
@@ -143,44 +141,6 @@ def adapter_rank(default: int) -> int:
     asked = task.adapters if isinstance(task, ParticipantTask) else None
     rank = (asked or {}).get("rank")
     return default if rank is None else int(rank)
-
-
-class Seen:
-    """A model of which a wrapper changes a little; everything else is as it is."""
-
-    def __init__(self, inner: Weights) -> None:
-        self._inner = inner
-
-    @property
-    def schema(self) -> Schema:
-        return self._inner.schema
-
-    @property
-    def sharded(self) -> bool:
-        return self._inner.sharded
-
-    def names(self) -> Mapping[str, str]:
-        return self._inner.names()
-
-    def fill(self, name: str, tiles: Tiles) -> None:
-        self._inner.fill(name, tiles)
-
-    def values(self, name: str) -> Iterator[tuple[int, Array]]:
-        return self._inner.values(name)
-
-    def deltas(self, name: str, base: Tiles, unit: int = 1) -> Iterator[tuple[int, Array]]:
-        return self._inner.deltas(name, base, unit)
-
-    def own(self, name: str) -> tuple[str, Iterator[tuple[int, Array]]]:
-        return self._inner.own(name)
-
-    def proximal(self, mu: float, names: Collection[str] | None = None) -> Proximal:
-        return self._inner.proximal(mu, names)
-
-    def correction(
-        self, strategy: str, proximal: Proximal, drift: Iterable[tuple[str, Tiles]]
-    ) -> Correction:
-        return self._inner.correction(strategy, proximal, drift)
 
 
 class Scaled(Seen):

@@ -10,7 +10,7 @@ from fedtrain.errors import ContractError
 from fedtrain.layout import FLOATING, TensorFileError, dtype_name
 from fedtrain.proximal import ArrayProximal
 from fedtrain.schema import Schema, TensorSpec
-from fedtrain.weights import Array, Tiles, published_dtype, tile_starts
+from fedtrain.weights import Array, Tiles, Weights, published_dtype, tile_starts
 
 
 class ArrayWeights:
@@ -60,18 +60,28 @@ class ArrayWeights:
             loaded = tile.astype(flat.dtype, copy=False).astype(wide, copy=False)
             yield start, (local - loaded).astype(np.float32, copy=False)
 
-    def proximal(self, mu: float, names: Collection[str] | None = None) -> ArrayProximal:
-        return ArrayProximal(self._arrays, mu, names)
+    def proximal(
+        self, mu: float, names: Collection[str] | None = None, around: Weights | None = None
+    ) -> ArrayProximal:
+        begin = {
+            name: array.copy() if around is None else self._filled(name, around.values(name))
+            for name, array in self._arrays.items()
+            if mu and array.dtype.kind == "f" and (names is None or name in names)
+        }
+        return ArrayProximal(self._arrays, mu, begin)
+
+    def _filled(self, name: str, tiles: Tiles) -> Array:
+        """Another array like it, with these values."""
+        array: Array = np.empty_like(self._arrays[name])
+        flat = array.reshape(-1)
+        for start, tile in tiles:
+            flat[start : start + tile.size] = tile
+        return array
 
     def correction(
         self, strategy: str, proximal: ArrayProximal, drift: Iterable[tuple[str, Tiles]]
     ) -> ArrayCorrection:
-        control = {}
-        for name, tiles in drift:
-            control[name] = np.empty_like(self._arrays[name])
-            flat = control[name].reshape(-1)
-            for start, tile in tiles:
-                flat[start : start + tile.size] = tile
+        control = {name: self._filled(name, tiles) for name, tiles in drift}
         return ArrayCorrection(strategy, proximal, control)
 
 

@@ -19,7 +19,7 @@ from fedtrain.errors import ContractError
 from fedtrain.schema import Schema, TensorSpec
 from fedtrain.sharding import held, is_sharded, local_of, placed, sum_over
 from fedtrain.stephook import TensorCorrection
-from fedtrain.weights import Array, Tiles, tile_starts
+from fedtrain.weights import Array, Tiles, Weights, tile_starts
 
 _WRAPPER_NAMES = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _DTYPES: Mapping[torch.dtype, str] = {
@@ -97,9 +97,20 @@ class ModuleWeights:
     def deltas(self, name: str, base: Tiles, unit: int = 1) -> Iterator[tuple[int, Array]]:
         return self._held[name].deltas(base, unit)
 
-    def proximal(self, mu: float, names: Collection[str] | None = None) -> "TensorProximal":
-        wanted = [s.name for s in self.schema.tensors if names is None or s.name in names]
-        return TensorProximal([self._tensors[name] for name in wanted], mu)
+    def proximal(
+        self, mu: float, names: Collection[str] | None = None, around: Weights | None = None
+    ) -> "TensorProximal":
+        wanted = [
+            (spec.name, tensor)
+            for spec in self.schema.tensors
+            if (tensor := self._tensors[spec.name]).requires_grad
+            and (names is None or spec.name in names)
+        ]
+        parameters = [tensor for _, tensor in wanted]
+        if around is None or not mu:
+            return TensorProximal(parameters, mu)
+        begin = [self._filled(name, around.values(name)) for name, _ in wanted]
+        return TensorProximal(parameters, mu, begin)
 
     def _reshard(self) -> None:
         """Have FSDP2 forget what it gathered: after an evaluation the root still has its own
@@ -113,17 +124,19 @@ class ModuleWeights:
         parameters = [tensor for tensor in self._tensors.values() if tensor.requires_grad]
         return TensorCorrection(strategy, parameters, proximal, self._drift(drift))
 
-    @torch.no_grad()
     def _drift(self, drift: Iterable[tuple[str, Tiles]]) -> list[tuple[Tensor, Tensor]]:
-        """(parameter, the drift on its device, in its dtype, sharded as it is): by filling it."""
-        terms = []
-        for name, tiles in drift:
-            tensor = self._tensors[name].detach()
-            kept = tensor.clone()
-            self.fill(name, tiles)
-            terms.append((self._tensors[name], tensor.clone()))
-            tensor.copy_(kept)
-        return terms
+        """(parameter, the drift on its device, in its dtype, sharded as it is)."""
+        return [(self._tensors[name], self._filled(name, tiles)) for name, tiles in drift]
+
+    @torch.no_grad()
+    def _filled(self, name: str, tiles: Tiles) -> Tensor:
+        """Another tensor like it, with these values: by filling this one for a moment."""
+        tensor = self._tensors[name].detach()
+        kept = tensor.clone()
+        self.fill(name, tiles)
+        other = tensor.clone()
+        tensor.copy_(kept)
+        return other
 
 
 class TensorProximal:
@@ -131,16 +144,20 @@ class TensorProximal:
 
     The copies follow their parameters to another device, and lie on the ranks as they do. Of a
     sharded module `term` is collective: every rank has the whole value, and the gradient of its own
-    rows. elsewhere: the optimizer's step adds the gradient, see `fedtrain.stephook`, and the term
-    is zero.
+    rows. begin: w_t of each parameter, if it is not what they are now. elsewhere: the optimizer's
+    step adds the gradient, see `fedtrain.stephook`, and the term is zero.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], mu: float) -> None:
+    def __init__(
+        self, parameters: Iterable[Tensor], mu: float, begin: Iterable[Tensor] | None = None
+    ) -> None:
         self.asked = False
         self.elsewhere = False
         self.mu = mu
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self._begin = [parameter.detach().clone() for parameter in self._parameters] if mu else []
+        if begin is None:
+            begin = (parameter.detach().clone() for parameter in self._parameters)
+        self._begin = list(begin) if mu else []
 
     def term(self) -> Tensor:
         self.asked = True

@@ -6,15 +6,21 @@ Li et al. 2021, "Ditto: Fair and Robust Federated Learning Through Personalizati
 each round the participant trains the global model as in any strategy, and v_k with the term above
 around the w_t that the round began with. v_k is never sent. With λ = 0 it is a model that only
 this participant's data ever saw. Only what travels has a w_t: own layers of v_k are not drawn.
+The term is FedProx's, around w_t instead of what v_k began with, and takes place where that does:
+in the optimizer's steps, see `fedtrain.stephook`.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+from fedtrain.collective import Alone
+from fedtrain.correction import Correction, NoCorrection
 from fedtrain.errors import ContractError
+from fedtrain.kept import Kept
 from fedtrain.models import weights_of
+from fedtrain.proximal import Proximal
 from fedtrain.schema import Schema
-from fedtrain.weights import Array, Weights
+from fedtrain.weights import Weights
 
 
 class Personal:
@@ -25,9 +31,9 @@ class Personal:
         self.weights: Weights = weights_of(model)
         self._optimizer = optimizer
         self._arrays = isinstance(model, Mapping)
-        self._pull = 0.0
-        self._around: dict[str, Any] = {}
-        self._hook: Any = None
+        self._kept = Kept(model, optimizer, Alone())
+        self._term: Proximal | None = None
+        self._correction: Correction = NoCorrection()
         if self._arrays and optimizer is not None:
             sentence = "rounds(personal_optimizer=): for arrays use rnd.personal_gradients()"
             raise ContractError("ModelUnsupported", sentence)
@@ -54,46 +60,28 @@ class Personal:
     def pull(self, loaded: Weights, strength: float) -> None:
         """From now on every step of the optimizer is drawn to what is `loaded`, by λ."""
         self.end()
-        self._pull = strength
-        if hasattr(self._optimizer, "state"):
-            self._optimizer.state.clear()
+        self._kept.reset()
         if not strength:
             return
-        drawn = [spec.name for spec in loaded.schema.tensors if spec.kind == "parameter"]
+        drawn = {spec.name for spec in loaded.schema.tensors if spec.kind == "parameter"}
+        self._term = self.weights.proximal(strength, drawn, around=loaded)
         if self._arrays:
-            self._around = {name: _whole(loaded, name) for name in drawn}
             return
-        if not hasattr(self._optimizer, "register_step_pre_hook"):
+        if self._optimizer is None:
             sentence = "pass rounds(..., personal_optimizer=): the torch optimizer of the personal "
             raise ContractError("NoPersonalOptimizer", f"{sentence}model, which draws it to w_t")
-        from fedtrain.ditto_torch import drawing
-
-        self._hook = self._optimizer.register_step_pre_hook(
-            drawing(self.model, drawn, loaded, strength)
-        )
+        self._correction = self.weights.correction("Ditto", self._term, ())
+        self._correction.attach(self._optimizer)
 
     def gradients(self) -> dict[str, Any]:
         """For arrays: λ (v_k − w_t) by name; zeros if λ is."""
         if not self._arrays:
             sentence = "rnd.personal_gradients() is for arrays; torch has personal_optimizer="
             raise ContractError("ModelUnsupported", sentence)
-        return {
-            name: (self._pull * (array - self._around[name])).astype(array.dtype)
-            if name in self._around
-            else array * 0
-            for name, array in self.model.items()
-            if array.dtype.kind == "f"
-        }
+        term = self._term if self._term is not None else self.weights.proximal(0)
+        return term.gradients()
 
     def end(self) -> None:
-        if self._hook is not None:
-            self._hook.remove()
-        self._hook, self._around, self._pull = None, {}, 0.0
-
-
-def _whole(weights: Weights, name: str) -> Array:
-    import numpy as np
-
-    shape = next(spec.shape for spec in weights.schema.tensors if spec.name == name)
-    tiles = [tile for _, tile in weights.values(name)]
-    return np.concatenate(tiles).reshape(shape) if tiles else np.empty(shape, np.float32)
+        """Nothing of the round is left in the optimizer."""
+        self._correction.detach()
+        self._term, self._correction = None, NoCorrection()

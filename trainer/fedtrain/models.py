@@ -46,4 +46,4 @@ def without_term(model: Any) -> Proximal:
         from fedtrain.checkpoint import TensorProximal
 
         return TensorProximal([], mu=0)
-    return ArrayProximal(model if isinstance(model, Mapping) else {}, mu=0)
+    return ArrayProximal(model if isinstance(model, Mapping) else {}, mu=0, begin={})

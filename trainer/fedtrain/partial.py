@@ -7,14 +7,13 @@ Normalization"). `Exchanged` shows the rest of the model as if it were all of it
 that reads or writes the exchange ever sees another tensor.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from fedtrain.correction import Correction
 from fedtrain.errors import ContractError
 from fedtrain.proximal import Proximal
 from fedtrain.schema import Schema
-from fedtrain.weights import Array, Tiles, Weights
+from fedtrain.weights import Seen, Weights
 
 
 def travels(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
@@ -58,39 +57,24 @@ def parted(
     return Exchanged(weights, owners), home
 
 
-class Exchanged:
+class Exchanged(Seen):
     """The tensors of a model that travel, as `Weights`."""
 
     def __init__(self, whole: Weights, names: frozenset[str]) -> None:
-        self._whole = whole
-        self.schema = Schema.of(spec for spec in whole.schema.tensors if spec.name in names)
+        super().__init__(whole)
+        self._schema = Schema.of(spec for spec in whole.schema.tensors if spec.name in names)
+
+    @property
+    def schema(self) -> Schema:
+        return self._schema
 
     def names(self) -> Mapping[str, str]:
         own = {spec.name for spec in self.schema.tensors}
-        return {name: owner for name, owner in self._whole.names().items() if owner in own}
+        return {name: owner for name, owner in super().names().items() if owner in own}
 
-    def fill(self, name: str, tiles: Tiles) -> None:
-        self._whole.fill(name, tiles)
-
-    def values(self, name: str) -> Iterator[tuple[int, Array]]:
-        return self._whole.values(name)
-
-    def own(self, name: str) -> tuple[str, Iterator[tuple[int, Array]]]:
-        return self._whole.own(name)
-
-    def deltas(self, name: str, base: Tiles, unit: int = 1) -> Iterator[tuple[int, Array]]:
-        return self._whole.deltas(name, base, unit)
-
-    @property
-    def sharded(self) -> bool:
-        return self._whole.sharded
-
-    def correction(
-        self, strategy: str, proximal: Proximal, drift: Iterable[tuple[str, Tiles]]
-    ) -> Correction:
-        return self._whole.correction(strategy, proximal, drift)
-
-    def proximal(self, mu: float, names: Collection[str] | None = None) -> Proximal:
+    def proximal(
+        self, mu: float, names: Collection[str] | None = None, around: Weights | None = None
+    ) -> Proximal:
         """Over what travels alone: there is no global value to hold the rest near."""
         own = {spec.name for spec in self.schema.tensors}
-        return self._whole.proximal(mu, own if names is None else own & set(names))
+        return super().proximal(mu, own if names is None else own & set(names), around)

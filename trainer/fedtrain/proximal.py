@@ -6,7 +6,7 @@ Li et al. 2020, "Federated Optimization in Heterogeneous Networks", Algorithm 2.
 federation's strategy; with μ = 0 nothing is copied and nothing is added.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,7 +21,7 @@ UNUSED = (
 
 
 class Proximal(Protocol):
-    """The term for one round; made when the model holds w_t, before it is trained."""
+    """The term for one round, around the w_t that it begins with."""
 
     asked: bool
     """Whether the script used it."""
@@ -36,16 +36,16 @@ class Proximal(Protocol):
 
 
 class ArrayProximal:
-    """For numpy arrays, which have no gradients: the term's own is given by name."""
+    """For numpy arrays, which have no gradients: the term's own is given by name.
 
-    def __init__(
-        self, arrays: Mapping[str, Any], mu: float, names: Collection[str] | None = None
-    ) -> None:
+    begin: w_t of those arrays that the term is over; of every other one it is zero.
+    """
+
+    def __init__(self, arrays: Mapping[str, Any], mu: float, begin: Mapping[str, Any]) -> None:
         self.asked = False
         self.mu = mu
-        self._names = names
         self._arrays = arrays
-        self._begin = {name: np.copy(array) for name, array in self._floating()} if mu else {}
+        self._begin = begin
 
     def term(self) -> Any:
         sentence = "rnd.proximal_term() is for torch; use rnd.gradient_terms() for arrays"
@@ -53,16 +53,10 @@ class ArrayProximal:
 
     def gradients(self) -> dict[str, Any]:
         self.asked = True
-        if not self.mu:
-            return {name: np.zeros_like(array) for name, array in self._floating()}
         return {
-            name: np.asarray(self.mu * (self._arrays[name] - begin), begin.dtype)
-            for name, begin in self._begin.items()
-        }
-
-    def _floating(self) -> Iterator[tuple[str, Any]]:
-        return (
-            (name, array)
+            name: np.asarray(self.mu * (array - self._begin[name]), array.dtype)
+            if name in self._begin
+            else np.zeros_like(array)
             for name, array in self._arrays.items()
-            if array.dtype.kind == "f" and (self._names is None or name in self._names)
-        )
+            if array.dtype.kind == "f"
+        }

@@ -19,7 +19,7 @@ from fedtrain.length import Length
 
 
 class Pull(Protocol):
-    """FedProx's term of a module, see `fedtrain.checkpoint`."""
+    """FedProx's term of a module, or Ditto's, see `fedtrain.checkpoint`."""
 
     asked: bool
     elsewhere: bool
@@ -84,8 +84,11 @@ class TensorCorrection:
     def _check(self, optimizer: Any) -> None:
         """Raises ContractError if the strategy is not defined for it."""
         if not isinstance(optimizer, torch.optim.Optimizer):
-            kind = type(optimizer).__name__
-            raise _unsupported(self._strategy, f"a {kind} is no torch.optim.Optimizer")
+            raise ContractError(
+                "OptimizerUnsupported",
+                f"{self._strategy} takes place in the steps of an optimizer, and a "
+                f"{type(optimizer).__name__} is no torch.optim.Optimizer",
+            )
         own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         if not any(id(parameter) in self._parameters for parameter in own):
             raise ContractError(

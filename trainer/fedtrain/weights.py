@@ -68,13 +68,55 @@ class Weights(Protocol):
         value, so that a step too small for bf16 is zero and not minus the rounding error.
         """
 
-    def proximal(self, mu: float, names: Collection[str] | None = None) -> Proximal:
-        """FedProx's term around the values that the model has now; names: of these alone."""
+    def proximal(
+        self, mu: float, names: Collection[str] | None = None, around: "Weights | None" = None
+    ) -> Proximal:
+        """FedProx's term, over these names alone. around: whose values, if not this model's now."""
 
     def correction(
         self, strategy: str, proximal: Any, drift: Iterable[tuple[str, Tiles]]
     ) -> Correction:
         """The strategy's part in this round. proximal: of `proximal`. drift: SCAFFOLD's c − c_i."""
+
+
+class Seen:
+    """A model of which a wrapper changes a little; everything else is as it is."""
+
+    def __init__(self, inner: Weights) -> None:
+        self._inner = inner
+
+    @property
+    def schema(self) -> Schema:
+        return self._inner.schema
+
+    @property
+    def sharded(self) -> bool:
+        return self._inner.sharded
+
+    def names(self) -> Mapping[str, str]:
+        return self._inner.names()
+
+    def fill(self, name: str, tiles: Tiles) -> None:
+        self._inner.fill(name, tiles)
+
+    def values(self, name: str) -> Iterator[tuple[int, Array]]:
+        return self._inner.values(name)
+
+    def deltas(self, name: str, base: Tiles, unit: int = 1) -> Iterator[tuple[int, Array]]:
+        return self._inner.deltas(name, base, unit)
+
+    def own(self, name: str) -> tuple[str, Iterator[tuple[int, Array]]]:
+        return self._inner.own(name)
+
+    def proximal(
+        self, mu: float, names: Collection[str] | None = None, around: Weights | None = None
+    ) -> Proximal:
+        return self._inner.proximal(mu, names, around)
+
+    def correction(
+        self, strategy: str, proximal: Proximal, drift: Iterable[tuple[str, Tiles]]
+    ) -> Correction:
+        return self._inner.correction(strategy, proximal, drift)
 
 
 def tile_starts(count: int) -> Iterator[tuple[int, int]]:
