@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.federations import environments, ours
 from benchmarks.federations.tasks import Marks, Measured, Task, measured
 from devcluster import cluster, report, stack
+from fedoperator.rounds import jobs
 
 NAMESPACE = "fedtrain-bench"
 HERE = Path(__file__).parent
@@ -72,13 +73,7 @@ def _ended(name: str, seconds: float) -> dict[str, Any]:
 
 def _pull(image: str) -> None:
     """Have the image on the node: the others' programs lie on the disk when they are measured."""
-    secure = {
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "runAsNonRoot": True,
-        "runAsUser": 65532,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
+    secure = {**jobs.NO_ROOT, **jobs.NO_PRIVILEGES, "runAsUser": 65532}
     container = {"name": "pull", "image": image, "command": ["true"], "securityContext": secure}
     pod = {"restartPolicy": "Never", "containers": [container]}
     meta = {"name": "pull", "namespace": NAMESPACE}

@@ -27,6 +27,10 @@ BACKSTOP_SECONDS = 7 * 24 * 3600
 
 Object = dict[str, Any]
 
+NO_ROOT: Object = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+NO_PRIVILEGES: Object = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+"""What *restricted* asks of a pod, and of a container."""
+
 
 def objects(workload: Workload, controller_image: str) -> list[Object]:
     """What to POST for this workload, in order; everything but the claim is the training's own."""
@@ -199,7 +203,7 @@ def _failure_rules(role: Role) -> list[Object]:
 def _pod(workload: Workload, controller_image: str) -> Object:
     security = workload.training.spec.security
     trainer = workload.trainer or TrainerFields()
-    context: Object = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    context: Object = dict(NO_ROOT)
     for name, value in (
         ("runAsUser", security.run_as_user),
         ("runAsGroup", security.run_as_group),
@@ -241,10 +245,7 @@ def _container(workload: Workload, controller_image: str, mounts: list[Object]) 
         "name": str(workload.identity.role),
         "env": _environment(workload),
         "volumeMounts": mounts,
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": dict(NO_PRIVILEGES),
         "terminationMessagePolicy": "File",
     }
     if trainer is None:
