@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from fedtrain import digest, pieces, rounds, store, tensorfile, weights
+from fedtrain import digest, globalmodel, pieces, rounds, tensorfile, weights
 from fedtrain.contract import (
     ROOT_ENV,
     SCRATCH_ENV,
@@ -195,9 +195,9 @@ def accept(exchange: Path, base: str) -> None:
 
 def small_tiles(nbytes: int, replace: Callable[[Any, str, Any], None] = setattr) -> None:
     """Have tiles of the digest so small that ranks' rows end within them, as large ones' do."""
-    for where in (digest, pieces, store, tensorfile):
+    for where in (digest, pieces, globalmodel, tensorfile):
         replace(where, "TILE_BYTES", nbytes)
-    for where in (store, weights):
+    for where in (globalmodel, weights):
         replace(where, "TILE", 5)
 
 

@@ -1,9 +1,9 @@
 """What a participant reads from the exchange and publishes there, in terms of `Weights`.
 
-Every byte of the global model that is read is hashed, on loading and again when the update is
-computed, so that a delta is relative to the very bytes that the receipt names. Tensors pass through
-in tiles; nothing here knows a framework. The ranks of a sharded model do all of it together, each
-with its own part; of any other model rank 0 publishes.
+The global model is hashed as it is read, on loading and again when the update is computed (see
+`fedtrain.globalmodel`), so that a delta is relative to the very bytes that the receipt names.
+Tensors pass through in tiles; nothing here knows a framework. The ranks of a sharded model do all
+of it together, each with its own part; of any other model rank 0 publishes.
 """
 
 import contextlib
@@ -12,37 +12,31 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
 from fedtrain import basemodel, codecs, modeltexts, publication
-from fedtrain.adapters import CONFIG_FILE, check_frozen, cut, narrowed, unscaled_config
+from fedtrain.adapters import CONFIG_FILE, check_frozen, unscaled_config
 from fedtrain.collective import Alone, Ranks
 from fedtrain.contract import (
     MANIFEST_FILE,
     MODEL_FILE,
     RECEIPT_FILE,
     SCHEMA_FILE,
-    TILE_BYTES,
     UPDATE_FILE,
     ModelRef,
     ParticipantTask,
     Receipt,
     Role,
-    parted_digest,
 )
 from fedtrain.errors import ContractError, DataError, ExchangeError, TryAgain
-from fedtrain.layout import TensorFileError, item_size
+from fedtrain.globalmodel import Base, check_schema, opened
 from fedtrain.manifest import Manifest
 from fedtrain.memory import Kept, Memory, Saving
-from fedtrain.modelfiles import ModelFiles, open_model
-from fedtrain.pieces import Differs, Pieces, joint_digest
-from fedtrain.schema import Schema, TensorSpec
+from fedtrain.schema import TensorSpec
 from fedtrain.sharedfile import SharedPublication, SharedWriter
 from fedtrain.state import State
-from fedtrain.tensorfile import bytes_of, read_text
-from fedtrain.weights import TILE, Array, Tiles, Weights, runs
+from fedtrain.weights import Array, Weights, runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +96,7 @@ class Store:
         Raises ContractError (SchemaMismatch) if it is not the model that the federation trains,
         and TryAgain (BaseDigestMismatch, BaseUnreadable) if the file is not the one meant.
         """
-        with self._base() as base:
+        with self.base() as base:
             check_schema(base.schema, weights)
             for spec in base.schema.tensors:
                 weights.fill(spec.name, base.tiles(spec.name))
@@ -186,7 +180,7 @@ class Store:
         with (
             _told_as_ours(),
             SharedPublication(self.ranks, self.output) as new,
-            self._base() as base,
+            self.base() as base,
             Saving(self.memory(), base.schema, feedback=feedback, ranks=self.ranks) as saving,
         ):
             layout = codecs.update_schema(base.schema, codec).layout()
@@ -260,19 +254,9 @@ class Store:
         except ValueError as error:
             raise ContractError("BadTask", str(error)) from error
 
-    def base(self) -> "Base":
+    def base(self) -> Base:
         """The task's global model, opened for reading. Raises TryAgain (BaseUnreadable)."""
-        return self._base()
-
-    def _base(self) -> "Base":
-        """The task's global model, opened. Raises TryAgain (BaseUnreadable)."""
-        folder = self.root / self._model.path
-        try:
-            schema = Schema.from_json(read_text(folder / SCHEMA_FILE))
-            file = open_model(folder)
-        except (OSError, ValueError) as error:
-            raise TryAgain("BaseUnreadable", f"{self._model.path}: {error}") from error
-        return Base(file, schema, self._model, self.ranks, (self.task.adapters or {}).get("rank"))
+        return opened(self.root, self._model, self.ranks, (self.task.adapters or {}).get("rank"))
 
     def _files(self, files: Mapping[str, str]) -> dict[str, str]:
         """What travels with the model, as it has to be. Raises ContractError (BadFiles)."""
@@ -284,125 +268,6 @@ class Store:
         except ValueError as error:
             raise ContractError("BadFiles", f"rounds(model, files=...): {error}") from error
         return files
-
-
-class Base:
-    """The global model being read, a context manager; what is read is remembered as hashes.
-
-    rank: of the adapter that reads it, which sees as much of each pair. schema: as it sees it.
-    """
-
-    def __init__(
-        self,
-        file: ModelFiles,
-        schema: Schema,
-        model: ModelRef,
-        ranks: Ranks | None = None,
-        rank: int | None = None,
-    ) -> None:
-        self.schema = narrowed(schema, rank)
-        self._whole = schema
-        self._shapes = {spec.name: spec.shape for spec in self.schema.tensors}
-        self._file = file
-        self._model = model
-        self._ranks = ranks or Alone()
-        self._pieces = Pieces()
-
-    def __enter__(self) -> Self:
-        sentence = self._whole.difference(self._file.tensors.values())
-        if sentence is not None:
-            self._file.close()
-            raise TryAgain("BaseUnreadable", f"{self._model.path}: {sentence}")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def tiles(self, name: str) -> Tiles:
-        """A tensor's values, to be read once; bf16 is widened, for numpy has none."""
-        whole, own = self._file.tensors[name].shape, self._shapes[name]
-        tiles = BaseTiles(self, name)
-        return tiles if whole == own else cut(tiles, whole, own)
-
-    def between(self, name: str, start: int, stop: int) -> Iterator[tuple[int, Array]]:
-        """(start, values) of elements [start, stop) in pieces that lie within tiles."""
-        info = self._file.tensors[name]
-        tile = TILE_BYTES // item_size(info.dtype)
-        at = start
-        while at < stop:
-            end = min(stop, at + TILE, (at // tile + 1) * tile)
-            piece = self._read(name, at, end)
-            self._pieces.add(info, at, bytes_of(piece))
-            yield at, codecs.widened(piece) if info.dtype == "BF16" else piece
-            at = end
-
-    def count(self, name: str) -> int:
-        return self._file.tensors[name].count
-
-    def verify(self) -> None:
-        """Raises TryAgain unless the file is what the task names, and what was read is its.
-
-        What no rank has read is read here, for it is part of the digest. Collective.
-        """
-        try:
-            digest = joint_digest(
-                self._ranks,
-                self._file.tensors,
-                self._pieces,
-                lambda name, start, stop: bytes_of(self._read(name, start, stop)),
-                whole=False,
-            )
-        except Differs as error:
-            sentence = f"{self._model.path} was changed while it was read: {error}"
-            raise TryAgain("BaseDigestMismatch", sentence) from error
-        wanted, _ = parted_digest(self._model.digest)
-        if digest != wanted:
-            sentence = f"{self._model.path} has digest {digest}, not {wanted}"
-            raise TryAgain("BaseDigestMismatch", sentence)
-
-    def _read(self, name: str, start: int, stop: int) -> Array:
-        try:
-            return self._file.read(name, start, stop)
-        except (OSError, TensorFileError) as error:
-            raise TryAgain("BaseUnreadable", f"{self._model.path}: {error}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class BaseTiles:
-    """One tensor of the base: all of it, or the elements that a rank needs (`weights.Ranged`)."""
-
-    base: Base
-    name: str
-
-    def __iter__(self) -> Iterator[tuple[int, Array]]:
-        return self.between(0, self.base.count(self.name))
-
-    def between(self, start: int, stop: int) -> Iterator[tuple[int, Array]]:
-        return self.base.between(self.name, start, stop)
-
-
-def check_schema(schema: Schema, weights: Weights) -> None:
-    """Raises ContractError, in one sentence, if the script's model is not the federation's."""
-    names, own = weights.names(), {spec.name: spec for spec in weights.schema.tensors}
-    covered = set()
-    for spec in schema.tensors:
-        if spec.name not in names:
-            raise _mismatch(f"the global model has {spec.name!r}, the script's has not")
-        mine = own[names[spec.name]]
-        if mine.shape != spec.shape:
-            sentence = f"{list(spec.shape)} in the global model, {list(mine.shape)} in the script's"
-            raise _mismatch(f"{spec.name!r} is {sentence}")
-        if (mine.kind == "integer") != (spec.kind == "integer"):
-            sentence = f"{spec.dtype} in the global model, {mine.dtype} in the script's"
-            raise _mismatch(f"{spec.name!r} is {sentence}")
-        covered.add(mine.name)
-    missing = sorted(own.keys() - covered)
-    if missing:
-        raise _mismatch(f"the script's model has {missing[0]!r}, the global model has not")
-
-
-def _mismatch(sentence: str) -> ContractError:
-    return ContractError("SchemaMismatch", f"{sentence}: build the same model in every role")
 
 
 def _finite(spec: TensorSpec, tile: Array) -> Array:
