@@ -66,6 +66,7 @@ HUB_LINE_LIMIT = 4 * 1024 * 1024
 
 HUB_BEAT = 3.0
 """Seconds between two signs of life, each way; who is silent three times as long is gone."""
+
 HANG_ENV = "FEDTRAIN_HANG_TIMEOUT"
 """Seconds without a step after which `fedtrain.launch` calls a rank hung; unset for never."""
 

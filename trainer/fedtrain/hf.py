@@ -37,7 +37,10 @@ from fedtrain.peftmodel import peft_model
 from fedtrain.round import Round
 from fedtrain.session import Evaluate
 
-_TOO_SHORT = "TrainingArguments(max_steps={}): it is the whole schedule, spec.rounds times {}"
+_TOO_SHORT = (
+    "TrainingArguments(max_steps={}): it is the whole schedule, {} steps for each of spec.rounds, "
+    "and for the last phase if there is personalization.fineTune"
+)
 _TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "preparation_time", "epoch")
 
 

@@ -8,6 +8,7 @@ what the participant's last *accepted* attempt left. They pass through in tiles,
 the model has; rank 0 reads, and tells the other ranks.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,10 +103,7 @@ class KeptTensors:
     def _tiles(
         self, name: str, dtype: str, read: Callable[[str, int, int], Array]
     ) -> Iterator[tuple[int, Array]]:
-        count = 1
-        for length in self._shapes[name]:
-            count *= length
-        for start, stop in tile_starts(count):
+        for start, stop in tile_starts(math.prod(self._shapes[name])):
             yield start, _wide(read(name, start, stop), dtype)
 
 

@@ -34,8 +34,7 @@ class Command:
 
     told: the last signal that was forwarded, or 0. Ranks that save on SIGTERM are told themselves
     and given the grace period: their torchrun would kill them 30 s after it was told. A context
-    manager: afterwards no descendant is
-    left, and the signal handlers are what they were.
+    manager: afterwards no descendant is left, and the signal handlers are what they were.
     """
 
     def __init__(self, environment: dict[str, str]) -> None:
