@@ -12,7 +12,6 @@ change of c_i itself. K η is the round's length, see `fedtrain.length`.
 
 import contextlib
 import hashlib
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import numpy as np
 from fedtrain.contract import SERVER_FILE, ModelRef, parted_digest
 from fedtrain.errors import TryAgain
 from fedtrain.layout import TensorFileError, plan
+from fedtrain.log import say
 from fedtrain.memory import Memory
 from fedtrain.modelfiles import INDEX_SUFFIX, ModelFiles, open_model
 from fedtrain.schema import TensorSpec
@@ -136,7 +136,7 @@ def remembered(memory: Memory) -> bool:
     if file is not None:
         file.close()
     elif memory.accepted is not None:
-        print(f"fedtrain: {LOST}", file=sys.stderr, flush=True)
+        say(LOST)
     return file is not None
 
 

@@ -7,7 +7,6 @@ or is the one that is not in a collective, where the others wait for it. Standar
 """
 
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from fedtrain import heart
 from fedtrain.contract import Exit, Message
 from fedtrain.heart import Beat
+from fedtrain.log import say
 from fedtrain.outcome import Verdict
 
 ELSEWHERE_SECONDS = 15.0
@@ -69,7 +69,7 @@ class Watch:
             if rank is None and self._nodes > 1 and longest < self._timeout + ELSEWHERE_SECONDS:
                 continue
             for one, text in said.items():
-                print(f"fedtrain: rank {one} is at\n{text}", file=sys.stderr, flush=True)
+                say(f"rank {one} is at\n{text}")
             sentence = sentence_of(rank, beats, said, now)
             message = Message(reason="RankHung", message=sentence)
             self.verdict = Verdict(exit=Exit.TRY_AGAIN, message=message)

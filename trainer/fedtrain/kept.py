@@ -12,7 +12,6 @@ optimizer had when `rounds(...)` was entered. So a process for each round and on
 do the same.
 """
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +20,7 @@ from fedtrain.collective import Ranks
 from fedtrain.contents import Contents
 from fedtrain.contract import ParticipantTask
 from fedtrain.errors import ContractError, TryAgain
+from fedtrain.log import say
 from fedtrain.memory import Memory
 from fedtrain.snapshot import SNAPSHOT_FILE, SnapshotError
 
@@ -69,7 +69,7 @@ class Kept:
         folder = _folder(task, accepted)
         if not self._ranks.tell((folder / SNAPSHOT_FILE).exists()):
             if self._ranks.rank == 0:
-                print(f"fedtrain: {LOST.format(*accepted)}", file=sys.stderr, flush=True)
+                say(LOST.format(*accepted))
             return
         try:
             found = snapshot.read(folder, self._ranks)

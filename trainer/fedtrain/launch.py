@@ -36,6 +36,7 @@ from fedtrain.contract import (
 )
 from fedtrain.errors import FedtrainError, TryAgain
 from fedtrain.hang import Watch
+from fedtrain.log import say
 from fedtrain.outcome import Ended, Verdict, judge
 from fedtrain.process import Command
 
@@ -222,11 +223,6 @@ def _end(verdict: Verdict) -> int:
     if verdict.exit is not Exit.OK:
         say(f"{verdict.message.reason}: {verdict.message.message}")
     return int(verdict.exit)
-
-
-def say(line: str) -> None:
-    """One line of our own in the container's log."""
-    print(f"fedtrain: {line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -22,13 +22,14 @@ from fedtrain.ditto import Personal
 from fedtrain.errors import ContractError
 from fedtrain.home import Home
 from fedtrain.kept import Kept
+from fedtrain.log import say
 from fedtrain.meeting import Meeting
 from fedtrain.models import weights_of, without_term
 from fedtrain.round import Round
 from fedtrain.session import Evaluate, Session
 from fedtrain.state import State
 from fedtrain.store import Store
-from fedtrain.told import agree, measured, say
+from fedtrain.told import agree, measured
 from fedtrain.work import Work
 
 

@@ -23,7 +23,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +38,7 @@ from fedtrain.collective import Alone, Ranks
 from fedtrain.contract import SCRATCH_ENV, ParticipantTask, training_folder
 from fedtrain.errors import TryAgain
 from fedtrain.layout import plan
+from fedtrain.log import say
 from fedtrain.schema import Schema
 from fedtrain.sharedfile import SharedPublication, SharedWriter
 from fedtrain.state import STATE_FILE, State, read_state
@@ -267,7 +267,7 @@ def _root_of_this_process() -> Path:
 def _say_once(line: str) -> None:
     if line not in _said:
         _said.add(line)
-        print(f"fedtrain: {line}", file=sys.stderr, flush=True)
+        say(line)
 
 
 @contextlib.contextmanager

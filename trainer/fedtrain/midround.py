@@ -13,7 +13,6 @@ import contextlib
 import json
 import operator
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from fedtrain.contents import Contents
 from fedtrain.contract import Exit, ParticipantTask
 from fedtrain.errors import ContractError
 from fedtrain.heart import Heart
+from fedtrain.log import say
 from fedtrain.looks import Looks
 from fedtrain.sigterm import Sigterm
 from fedtrain.snapshot import Snapshot, SnapshotError
@@ -220,7 +220,7 @@ class Midround:
 
     def _say(self, line: str) -> None:
         if self.ranks.rank == 0:
-            print(f"fedtrain: {line}", file=sys.stderr, flush=True)
+            say(line)
 
 
 def of(

@@ -12,7 +12,6 @@ import json
 import os
 import queue
 import socket
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -30,6 +29,7 @@ from fedtrain.contract import (
     task_id,
 )
 from fedtrain.errors import ContractError, TryAgain
+from fedtrain.log import say
 
 SILENCE = 3 * HUB_BEAT
 LONGEST_PAUSE = 1.0
@@ -166,7 +166,3 @@ def line_of_this_process(root: Path, task: ParticipantTask, rank: int) -> Line |
         "rank": rank,
     }
     return Line(address, hello, token)
-
-
-def say(text: str) -> None:
-    print(f"fedtrain: {text}", file=sys.stderr, flush=True)

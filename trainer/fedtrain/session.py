@@ -13,12 +13,13 @@ from fedtrain.correction import Correction, NoCorrection
 from fedtrain.errors import ContractError, FedtrainError
 from fedtrain.home import Home
 from fedtrain.kept import Kept
+from fedtrain.log import say
 from fedtrain.meeting import Meeting
 from fedtrain.proximal import UNUSED, Proximal
 from fedtrain.round import Round
 from fedtrain.state import State
 from fedtrain.store import Store, Submission
-from fedtrain.told import agree, checked_metrics, measured, say
+from fedtrain.told import agree, checked_metrics, measured
 from fedtrain.weights import Tiles, Weights
 
 Evaluate = Callable[[Any], Mapping[str, Any]]

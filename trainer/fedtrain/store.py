@@ -8,7 +8,6 @@ of it together, each with its own part; of any other model rank 0 publishes.
 
 import contextlib
 import errno
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from fedtrain.contract import (
 )
 from fedtrain.errors import ContractError, DataError, ExchangeError, TryAgain
 from fedtrain.globalmodel import Base, check_schema, opened
+from fedtrain.log import say
 from fedtrain.manifest import Manifest
 from fedtrain.memory import Kept, Memory, Saving
 from fedtrain.schema import TensorSpec
@@ -205,7 +205,7 @@ class Store:
             base.verify()
             if not any(self.ranks.gather(moved)) and self.ranks.rank == 0:
                 # Legal, but nearly always a script that trained a copy.
-                print(f"fedtrain: {UNMOVED}", file=sys.stderr, flush=True)
+                say(UNMOVED)
             receipt = self._receipt(submission, digest, file.size)
             if codec is not None:
                 receipt = replace(receipt, codec=codec.document)

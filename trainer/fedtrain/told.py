@@ -3,12 +3,12 @@
 import math
 import operator
 import re
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from fedtrain.contract import METRIC_NAME, METRICS_LIMIT
 from fedtrain.errors import ContractError, DataError, FedtrainError
+from fedtrain.log import say
 from fedtrain.store import Submission
 
 MOST_SAMPLES = 2**53
@@ -83,8 +83,3 @@ def samples_of(samples: Any) -> int:
     if count == 0:
         raise DataError("NoSamples", "samples=0: this participant has no data to train on")
     return count
-
-
-def say(line: str) -> None:
-    """One line of ours in the script's log."""
-    print(f"fedtrain: {line}", file=sys.stderr, flush=True)
