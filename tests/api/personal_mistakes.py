@@ -38,6 +38,15 @@ OF_WHAT_STAYS_AT_HOME = (
         theirs="spec.personalization.ditto.pull in body should be greater than or equal to 0",
     ),
     Mistake(
+        "Ditto where the factors turn every round",
+        {**_DITTO, **_SCRATCHES, "adapters": {"aggregation": "Product", "rank": 8}},
+        (
+            "spec.personalization.ditto: pulls each factor towards the global one, and Product "
+            "gives the factors another basis every round; leave it out, or use "
+            "adapters.aggregation: FrozenA",
+        ),
+    ),
+    Mistake(
         "a personalisation of nothing",
         {"personalization": {}},
         ("spec.personalization: asks for nothing; add ditto, fineTune, or both",),

@@ -122,6 +122,13 @@ RULES = (
         "Keep holds moments of the factors, and " + TURNS + "; use Reset, or "
         "adapters.aggregation: FrozenA",
     ),
+    _product(
+        "personalization.ditto",
+        "!has(self.personalization) || !has(self.personalization.ditto)",
+        lambda spec: spec.personalization is None or spec.personalization.ditto is None,
+        "pulls each factor towards the global one, and " + TURNS + "; leave it out, or use "
+        "adapters.aggregation: FrozenA",
+    ),
     Rule(
         field="model",
         cel=(
