@@ -100,6 +100,9 @@ class Link:
         while not self._closed:
             try:
                 with socket.create_connection(self.address, timeout=SILENCE) as line:
+                    # A free port may be taken for our own end, and nobody could listen there then.
+                    if line.getsockname() == line.getpeername():
+                        raise OSError("nobody listens there, the line leads back to us")
                     line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     with self._lock:
                         self._socket = line
@@ -157,5 +160,10 @@ class Link:
         old = self._reports.get(name)
         if old is not None and (old.carrier, old.state) == (new.carrier, new.state):
             return False
+        self._reports.pop(name, None)
         self._reports[name] = new
+        who = new.identity.participant
+        of_it = [n for n, r in self._reports.items() if r.identity.participant == who]
+        for oldest in of_it[: -contract.HUB_REPORTS_EACH]:
+            del self._reports[oldest]
         return True

@@ -67,6 +67,9 @@ HUB_LINE_LIMIT = 4 * 1024 * 1024
 HUB_BEAT = 3.0
 """Seconds between two signs of life, each way; who is silent three times as long is gone."""
 
+HUB_REPORTS_EACH = 8
+"""Reports of one participant that are remembered: the last ones, whatever it says."""
+
 HANG_ENV = "FEDTRAIN_HANG_TIMEOUT"
 """Seconds without a step after which `fedtrain.launch` calls a rank hung; unset for never."""
 

@@ -148,7 +148,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def rename_without_replacing(source: Path, target: Path) -> None:
-    """Rename a folder. Raises OSError (EEXIST, ENOTEMPTY) if the target holds anything."""
+    """Rename a folder or file. Raises OSError (EEXIST, ENOTEMPTY) if the target holds anything."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is not None:
         paths = os.fsencode(source), os.fsencode(target)

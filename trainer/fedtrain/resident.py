@@ -85,6 +85,9 @@ class Line:
         while True:
             try:
                 with socket.create_connection(self._address, timeout=SILENCE) as line:
+                    # A free port may be taken for our own end, and nobody could listen there then.
+                    if line.getsockname() == line.getpeername():
+                        raise OSError("nobody listens there, the line leads back to us")
                     line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     self._greet(line)
                     pause, complained = 0.05, ""

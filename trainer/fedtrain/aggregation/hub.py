@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedtrain.aggregation.lines import BRACKETS, PIECE, Lines
 from fedtrain.aggregation.log import say
 from fedtrain.contract import (
     CARRIER_ENV,
@@ -34,6 +35,7 @@ from fedtrain.contract import (
     HUB_ENV,
     HUB_FILE,
     HUB_LINE_LIMIT,
+    HUB_REPORTS_EACH,
     HUB_TOKEN_ENV,
     MOUNT,
     ROOT_ENV,
@@ -44,10 +46,11 @@ from fedtrain.contract import (
     decode_task,
     parted_id,
     task_id,
+    work_id,
 )
 from fedtrain.errors import ContractError, TryAgain
+from fedtrain.publication import TEMPORARY_PREFIX, rename_without_replacing
 
-SILENCE = 3 * HUB_BEAT
 OWN_LINE_LIMIT = 16 * 1024
 """Bytes of one message of a participant."""
 
@@ -57,7 +60,9 @@ CONNECTIONS_EACH = 1024
 UNHEARD_LIMIT = 8 * 1024 * 1024
 """Bytes that wait for somebody who does not listen; who lets more come is cut off."""
 
-REPORTS_EACH = 8
+STRANGERS = 512
+"""Callers who have not said yet who they are; one more, and the first of them is cut off."""
+
 AT_ONCE = 100
 """Reports in one message."""
 
@@ -96,13 +101,23 @@ def stay(environment: Mapping[str, str], prepared: Message, attempt: Attempt) ->
 
 
 def give_tokens(root: Path, participants: tuple[str, ...]) -> None:
-    """Leave in each participant's folder what its processes are known by, once."""
+    """Leave in each participant's folder what its processes are known by, once.
+
+    It appears whole: of one that is empty, whatever ended us, its participant would never be known.
+    """
     for participant in participants:
         path = root / "updates" / participant / HUB_FILE
-        with contextlib.suppress(FileExistsError):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with open(os.open(path, flags, 0o660), "w", encoding="ascii") as file:
+        if os.path.lexists(path):
+            continue
+        new = path.with_name(f"{TEMPORARY_PREFIX}token-{secrets.token_hex(8)}")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            with open(os.open(new, flags, 0o660), "w", encoding="ascii") as file:
                 file.write(secrets.token_hex(16))
+            with contextlib.suppress(FileExistsError):
+                rename_without_replacing(new, path)
+        finally:
+            new.unlink(missing_ok=True)
 
 
 @dataclass(eq=False, slots=True)
@@ -136,6 +151,7 @@ class Hub:
         self._ended: set[str] = set()
         self._over = False
         self._reports: dict[str, dict[str, Any]] = {}
+        self._strangers: dict[Caller, None] = {}
         self._participants: set[Caller] = set()
         self._operators: set[Caller] = set()
         self._mine: list[str] = []
@@ -153,7 +169,7 @@ class Hub:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._terminate)
         server = await asyncio.start_server(
-            self._called, host, port, limit=HUB_LINE_LIMIT, reuse_address=True
+            self._called, host, port, limit=PIECE, reuse_address=True
         )
         async with server:
             say(f"the hub listens on port {port}")
@@ -184,48 +200,42 @@ class Hub:
     # Whoever calls.
 
     async def _called(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        caller = Caller(writer)
+        caller, lines = Caller(writer), Lines(reader)
+        self._strangers[caller] = None
+        if len(self._strangers) > STRANGERS:
+            first_of_them = next(iter(self._strangers))
+            del self._strangers[first_of_them]
+            first_of_them.writer.transport.abort()
         try:
-            first = await self._read(reader, OWN_LINE_LIMIT)
+            first = await lines.next(OWN_LINE_LIMIT, BRACKETS)
             if "operator" in first:
-                await self._talk_with_operator(first, reader, caller)
+                await self._talk_with_operator(first, lines, caller)
             else:
-                await self._talk_with_participant(first, reader, caller)
-        except (OSError, ValueError, KeyError, TypeError, asyncio.IncompleteReadError) as error:
-            # An end of file is how most lines end; anything else is worth a word.
-            if not isinstance(error, asyncio.IncompleteReadError | ConnectionError):
-                say(f"cut off {caller.participant or 'somebody'}: {error}")
+                await self._talk_with_participant(first, lines, caller)
+        except (EOFError, ConnectionError):
+            return  # how most lines end
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            say(f"cut off {caller.participant or 'somebody'}: {error}")
         except asyncio.CancelledError:
             return  # the hub ends
         finally:
+            self._strangers.pop(caller, None)
             self._participants.discard(caller)
             self._gone.set()
             self._operators.discard(caller)
             writer.transport.abort()
 
-    async def _read(self, reader: asyncio.StreamReader, limit: int) -> dict[str, Any]:
-        try:
-            line = await asyncio.wait_for(reader.readuntil(b"\n"), SILENCE)
-        except TimeoutError:
-            raise ValueError(f"nothing was heard for {SILENCE:.0f} s") from None
-        except asyncio.LimitOverrunError:
-            raise ValueError("a message is too long") from None
-        if len(line) > limit:
-            raise ValueError("a message is too long")
-        message = json.loads(line)
-        if not isinstance(message, dict):
-            raise ValueError("a message that is no object")
-        return message
-
     # Participants.
 
     async def _talk_with_participant(
-        self, first: dict[str, Any], reader: asyncio.StreamReader, caller: Caller
+        self, first: dict[str, Any], lines: Lines, caller: Caller
     ) -> None:
         hello = first["hello"]
-        caller.participant, caller.carrier = str(hello["participant"]), str(hello["carrier"])
-        if not self._knows(caller.participant, str(hello["token"])):
-            raise ValueError(f"{caller.participant!r} showed a token that is not its own")
+        participant, carrier = str(hello["participant"]), str(hello["carrier"])
+        if not self._knows(participant, str(hello["token"])):
+            raise ValueError(f"{participant[:80]!a} showed a token that is not its own")
+        caller.participant, caller.carrier = participant, carrier
+        self._strangers.pop(caller, None)
         of_it = sum(one.participant == caller.participant for one in self._participants)
         if of_it >= CONNECTIONS_EACH:
             raise ValueError(f"{of_it} lines are enough")
@@ -233,9 +243,10 @@ class Hub:
         self._participants.add(caller)
         self._hand_to(caller)
         while True:
-            message = await self._read(reader, OWN_LINE_LIMIT)
+            message = await lines.next(OWN_LINE_LIMIT, BRACKETS)
             if "report" in message:
                 self._heard(caller, message)
+            await asyncio.sleep(0)  # who has much to say takes turns with the others
 
     def _knows(self, participant: str, token: str) -> bool:
         if not participant or "/" in participant or participant.startswith("."):
@@ -249,9 +260,11 @@ class Hub:
         return len(known) >= 16 and hmac.compare_digest(known, token.encode())
 
     def _heard(self, caller: Caller, message: Mapping[str, Any]) -> None:
-        task, state = str(message["report"])[:200], message["state"]
-        if state not in ("Ready", "Succeeded") or parted_id(task)[2] != caller.participant:
-            raise ValueError(f"a report of {task!r} is not its own business")
+        task, state = str(message["report"]), message["state"]
+        identity = parted_id(task)
+        own = identity[2] == caller.participant and work_id(*identity) == task
+        if state not in ("Ready", "Succeeded") or not own:
+            raise ValueError(f"a report of {task[:80]!a} is not its own business")
         result = message.get("result")
         self._told(
             task,
@@ -261,13 +274,14 @@ class Hub:
                 "result": result if isinstance(result, dict) else None,
             },
         )
-        own = [t for t in self._reports if parted_id(t)[2] == caller.participant]
-        for old in own[:-REPORTS_EACH]:
+        all_own = [t for t in self._reports if parted_id(t)[2] == caller.participant]
+        for old in all_own[:-HUB_REPORTS_EACH]:
             del self._reports[old]
 
     def _hand_to(self, caller: Caller) -> None:
         for name, task in self._tasks.items():
-            if task["carrier"] == caller.carrier and name not in caller.told:
+            own = task["carrier"] == caller.carrier and parted_id(name)[2] == caller.participant
+            if own and name not in caller.told:
                 caller.told.add(name)
                 caller.send({"task": task["task"]})
         if self._over or caller.carrier in self._ended:
@@ -276,18 +290,19 @@ class Hub:
     # The operator.
 
     async def _talk_with_operator(
-        self, first: Mapping[str, Any], reader: asyncio.StreamReader, caller: Caller
+        self, first: Mapping[str, Any], lines: Lines, caller: Caller
     ) -> None:
         if not hmac.compare_digest(self._token.encode(), str(first["operator"]).encode()):
             raise ValueError("somebody who is not the operator said to be it")
         caller.writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._strangers.pop(caller, None)
         self._operators.add(caller)
         known = list(self._reports.items())
         for start in range(0, max(1, len(known)), AT_ONCE):
             more = start + AT_ONCE < len(known)
             caller.send({"reports": dict(known[start : start + AT_ONCE]), "more": more})
         while True:
-            message = await self._read(reader, HUB_LINE_LIMIT)
+            message = await lines.next(HUB_LINE_LIMIT)
             if "tasks" in message:
                 self._asked(message)
 
