@@ -176,3 +176,15 @@ def test_suspend_also_rests_the_preparation_of_the_round_before():
     assert [job for job in world.jobs.values() if not job.finished] == []
     world.edited(suspend=False)
     assert world.to_the_end().training.status.phase == "Succeeded"
+
+
+def test_who_says_to_be_the_hub_does_not_cost_it_its_place():
+    world = a_staying_world(rounds=3).in_round(2)
+    north = world.identity("north")
+    world.becomes_ready(north)
+    hub = world.hub
+    assert hub is not None
+    honest = world.observed().reports
+    lie = replace(world.reports[north], carrier=world.jobs[hub].uid)
+    seen = replace(world.observed(), reports=(*honest, lie))
+    assert carriers(seen, world.now)[""].busy is None

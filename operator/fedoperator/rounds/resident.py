@@ -92,13 +92,15 @@ def _reported(report: Report, job: Child | None) -> Child | None:
 def carriers(observed: Observed, now: datetime) -> dict[str, Carrier]:
     """Who stays and is there, by participant; of several the one that was made last."""
     found: dict[str, Carrier] = {}
-    reports: dict[str, list[Report]] = {}
+    reports: dict[tuple[str, str], list[Report]] = {}
     for report in observed.reports:
-        reports.setdefault(report.carrier, []).append(report)
+        # Of its own carrier only: by another's uid nobody speaks for that one.
+        reports.setdefault((report.carrier, report.identity.participant), []).append(report)
     settled = observed.heard_since is not None and now - observed.heard_since >= SETTLING
     alive = [c for c in observed.children if c.resident and not c.finished and not c.deleting]
     for job in sorted(alive, key=lambda child: (child.created_at, child.name)):
-        found[job.identity.participant] = _carrier(job, reports.get(job.uid, []), settled)
+        who = job.identity.participant
+        found[who] = _carrier(job, reports.get((job.uid, who), []), settled)
     return found
 
 
