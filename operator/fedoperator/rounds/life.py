@@ -10,6 +10,7 @@ from fedoperator.rounds import (
     evaluation,
     evidence,
     personalization,
+    quarantine,
     quorum,
     resident,
     results,
@@ -26,12 +27,18 @@ from fedtrain import contract
 A = TypeVar("A", bound=Assignment)
 
 
-def begun(look: Look, number: int) -> Record:
-    spec = look.training.spec
+def begun(look: Look, number: int, before: Record | None = None) -> Record:
+    """The record of a round that nobody has begun yet. before: the round before it, if known."""
+    spec, past = look.training.spec, quarantine.past(look.training.spec, before)
     invited: tuple[str, ...] = (spec.participants[0].name,)
     if number > 0:
-        names = [p.name for p in spec.participants]
-        invited = selection.select(names, spec.selection, number, at_least=spec.quorum.minimum)
+        invited = selection.select(
+            [p.name for p in spec.participants],
+            spec.selection,
+            number,
+            at_least=spec.quorum.minimum,
+            quarantined=past.quarantined,
+        )
     record = Record(
         name=record_name(look.training.name, number),
         spec=RoundSpec(
@@ -39,6 +46,8 @@ def begun(look: Look, number: int) -> Record:
             round=number,
             generation=look.training.generation,
             invited=list(invited),
+            losing=dict(past.losing),
+            quarantined=dict(past.quarantined),
         ),
     )
     return filled_in(look, record)
@@ -194,13 +203,13 @@ def _training(look: Look, record: Record) -> RoundStatus:
     ]
     enough = sum(p.state == "Reported" for p in participants) >= spec.quorum.minimum
     # While suspended no clock runs; on resume it starts anew.
-    quorum_at = (status.quorum_at or look.now) if enough and not spec.suspend else None
+    quorum_at = look.since(status.quorum_at) if enough and not spec.suspend else None
     if not spec.suspend:
         participants = [assignments.in_time(look, p, quorum_at) for p in participants]
     update: dict[str, object] = {"participants": participants, "quorum_at": quorum_at}
     stands = quorum.standing(participants, spec.quorum)
     if stands is Standing.MISSED:
-        update |= _missed(look, record.spec.round, status, participants)
+        update |= _missed(look, record, participants)
     elif stands is Standing.CLOSED and not spec.suspend:
         update |= {
             "phase": "Aggregating",
@@ -224,21 +233,19 @@ def _training(look: Look, record: Record) -> RoundStatus:
     return status.model_copy(update=update)
 
 
-def _missed(
-    look: Look, number: int, status: RoundStatus, participants: Sequence[Assignment]
-) -> dict[str, object]:
+def _missed(look: Look, record: Record, participants: Sequence[Assignment]) -> dict[str, object]:
     """What was reported is kept; after a back-off others are invited.
 
     Those that failed once more, and as many that were not invited before as are missing: a round
     must not hang on one site whose data are broken while others stand idle.
     """
-    spec = look.training.spec
+    spec, status = look.training.spec, record.status
     again = {
         p.name
         for p in participants
         if p.state in ("Failed", "Late", "Rejected", "Dropped") and spec.participant(p.name)
     }
-    strangers = _strangers(look, number, participants)
+    strangers = _strangers(look, record, participants)
     broken = quorum.nothing_can_cure(participants, spec.participants)
     fails = spec.quorum.on_miss == "Fail" or broken is not None
     if fails or spec.suspend:
@@ -258,13 +265,15 @@ def _missed(
     return {"not_before": None, "participants": [*old, *new]}
 
 
-def _strangers(look: Look, number: int, participants: Sequence[Assignment]) -> list[str]:
-    """As many not yet invited as the quorum lacks, in the order of the seed."""
-    spec = look.training.spec
+def _strangers(look: Look, record: Record, participants: Sequence[Assignment]) -> list[str]:
+    """As many not yet invited as the quorum lacks, in the order of the seed; those in quarantine
+    only if all others are there already."""
+    spec, number = look.training.spec, record.spec.round
     there = {p.name for p in participants}
     others = [p.name for p in spec.participants if p.name not in there]
     hopeful = sum(p.is_open or p.state == "Reported" for p in participants)
     ranked = selection.order(others, spec.selection, number)
+    ranked = quarantine.by_need(ranked, record.spec.quarantined, number)
     return ranked[: max(0, spec.quorum.minimum - hopeful)]
 
 
@@ -291,7 +300,7 @@ def measured(look: Look, record: Record) -> Record:
     evaluations = [assignments.kept_going(look, assignments.dropped(look, e)) for e in evaluations]
     # As for training: no clock runs while suspended, and nobody holds up the others for ever.
     waits = any(e.is_open for e in evaluations) and not spec.suspend
-    since = (status.evaluating_since or look.now) if waits else None
+    since = look.since(status.evaluating_since) if waits else None
     if waits:
         evaluations = [assignments.in_time(look, e, since) for e in evaluations]
     update["evaluating_since"] = since
