@@ -76,6 +76,7 @@ ALLOWED = (
     Change("a stop", {"stop": {"metric": "loss", "target": 0.1, "mode": "Min"}, "evaluation": {}}),
     Change("the quorum", {"quorum": {"minimum": 2, "deadline": "5m"}}),
     Change("the retries", {"retries": 9}),
+    Change("the quarantine", {"quarantine": {"after": 0}}),
     Change(
         "the aggregator's pods",
         {"aggregation": {"shards": 4, "resources": {"limits": {"memory": "4Gi"}}}},

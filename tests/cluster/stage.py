@@ -64,6 +64,8 @@ class Stage:
     late: timedelta = timedelta()
     leads: bool = True
     requests: Counter[str] = field(default_factory=Counter)
+    tried: Counter[str] = field(default_factory=Counter)
+    """Of the operator, those that were refused, too."""
     dies_after: int | None = None
     """Writes after which the operator dies."""
 
@@ -153,6 +155,9 @@ class Stage:
     async def ready(self, name: str) -> None:
         await self._job_status(name, {"active": 1, "ready": 1, "startTime": _time()})
 
+    async def unready(self, name: str) -> None:
+        await self._job_status(name, {"active": 0, "ready": 0, "terminating": 1})
+
     async def succeed(self, name: str, result: Object | None = None) -> None:
         """With the termination message of its pod, unless it got lost (result None)."""
         if result is not None:
@@ -167,15 +172,13 @@ class Stage:
         listed = code in (64, 65, 74, 75)
         text = f"Container train for pod x/{name} failed with exit code {code} matching FailJob"
         why = ("PodFailurePolicy", text) if listed else ("BackoffLimitExceeded", "has reached it")
-        await self._job_status(
-            name,
-            {
-                "startTime": _time(),
-                "failed": 1,
-                "ready": 0,
-                "conditions": [_condition("FailureTarget", *why)],
-            },
-        )
+        await self.gives_up(name, *why)
+
+    async def gives_up(self, name: str, reason: str, message: str) -> None:
+        """As the Job controller says it when it has seen why a pod failed."""
+        condition = _condition("FailureTarget", reason, message)
+        failed: Object = {"failed": 1, "ready": 0, "conditions": [condition]}
+        await self._job_status(name, {"startTime": _time(), **failed})
 
     async def work_off(self) -> list[str]:
         """Everything unfinished succeeds with a plausible result; returns the names."""
@@ -207,6 +210,13 @@ class Stage:
         }[labels[observed.ROLE_LABEL]]
 
     async def _pod(self, name: str, code: int, message: str) -> None:
+        state = {"terminated": {"exitCode": code, "message": message}}
+        await self.pod(name, "Failed" if code else "Succeeded", state)
+
+    async def pod(
+        self, name: str, phase: str, state: Object | None, node: str = "", **status: str
+    ) -> str:
+        """A pod of the Job as its kubelet tells of it; state None: it never had a container."""
         job = (await self.jobs())[name]
         template = job["spec"]["template"]
         owner = {
@@ -226,25 +236,24 @@ class Stage:
                     "labels": template["metadata"]["labels"],
                     "ownerReferences": [owner],
                 },
-                "spec": template["spec"],
+                "spec": {**template["spec"], "nodeName": node} if node else template["spec"],
             },
         )
         made = await self.api.request("GET", self.path("pods", pod))
         container = template["spec"]["containers"][0]
-        made["status"] = {
-            "phase": "Failed" if code else "Succeeded",
-            "containerStatuses": [
-                {
-                    "name": container["name"],
-                    "image": container["image"],
-                    "imageID": "",
-                    "ready": False,
-                    "restartCount": 0,
-                    "state": {"terminated": {"exitCode": code, "message": message}},
-                }
-            ],
+        told = {
+            "name": container["name"],
+            "image": container["image"],
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": state,
         }
+        made["status"] = {"phase": phase, **status}
+        if state is not None:
+            made["status"]["containerStatuses"] = [told]
         await self.api.request("PUT", self.path("pods", pod, "status"), made)
+        return pod
 
     async def _job_status(self, name: str, status: Object) -> None:
         job = (await self.jobs())[name]
@@ -263,6 +272,7 @@ class _Counted:
         stage = self.stage
         if method != "GET" and stage.dies_after is not None and stage.writes >= stage.dies_after:
             raise Died
+        stage.tried[f"{method} {path}"] += 1
         answer = await stage.api.request(method, path, *rest, **more)
         stage.requests[f"{method} {path}"] += 1
         return answer

@@ -166,7 +166,9 @@ class StayingWorld(World):
 
     def settle(self, looks: int = 50) -> "StayingWorld":
         super().settle(looks)
-        names = [identity.participant for identity in self.carriers()]
+        # Of two, made from an old list, the elder goes; at the end both have a minute for goodbye.
+        ends = self.training.status.terminal
+        names = [] if ends else [identity.participant for identity in self.carriers()]
         assert len(names) == len(set(names)), "two that stay for one participant"
         return self
 

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from staying import a_staying_world
 from world import World, a_world
 
+from fedoperator.rounds import quarantine
 from fedoperator.rounds.observed import Failure
 from fedtrain.contract import Role
 
@@ -24,7 +25,7 @@ class HostileCluster(RuleBasedStateMachine):
 
     @initialize(
         participants=st.integers(2, 4),
-        rounds=st.integers(1, 3),
+        rounds=st.integers(1, 5),
         retries=st.integers(0, 2),
         evaluation=st.sampled_from([None, {"by": "Participants"}, {"by": "north", "every": 2}]),
         deadline=st.sampled_from([None, "10m"]),
@@ -35,6 +36,8 @@ class HostileCluster(RuleBasedStateMachine):
         ),
         fine_tune=st.booleans(),
         best=st.integers(0, 2),
+        after=st.integers(0, 2),
+        out=st.integers(1, 2),
     )
     def begin(
         self,
@@ -48,6 +51,8 @@ class HostileCluster(RuleBasedStateMachine):
         stop,
         fine_tune,
         best,
+        after,
+        out,
     ):
         quorum = {"minimum": 2} | ({"deadline": deadline} if deadline else {})
         changes = {"evaluation": evaluation} if evaluation else {}
@@ -55,6 +60,7 @@ class HostileCluster(RuleBasedStateMachine):
         changes |= {"personalization": {"fineTune": {}}} if fine_tune else {}
         changes |= {"keep": {"best": best, "metric": "accuracy"}} if evaluation else {}
         changes |= {"selection": {"fraction": fraction}, "history": history}
+        changes |= {"quarantine": {"after": after, "rounds": out}}
         self.everybody = [{"name": name} for name in (*NAMES, "centre", "coast")]
         self.world = self.make(
             participants, rounds=rounds, retries=retries, quorum=quorum, **changes
@@ -62,6 +68,8 @@ class HostileCluster(RuleBasedStateMachine):
         self.snapshots = [()]
         self.models = {}
         self.highest_round = 0
+        self.specs = {}
+        self.losers = {}
 
     @rule(crash_after=st.one_of(st.none(), st.integers(0, 6)))
     def looks(self, crash_after):
@@ -128,12 +136,29 @@ class HostileCluster(RuleBasedStateMachine):
     def time_passes(self, seconds):
         self.world.passes(seconds=seconds)
 
+    @rule(hours=st.sampled_from([-5, -1, 1, 5]))
+    def another_leader_has_another_clock(self, hours):
+        self.world.passes(hours=hours)
+
     @rule(suspend=st.booleans())
     def a_user_suspends_or_resumes(self, suspend):
         if self.world.training.spec.suspend is not suspend:
             self.world.edited(suspend=suspend)
 
-    @rule(rounds=st.integers(1, 4))
+    @rule(after=st.integers(0, 2))
+    def a_user_changes_the_quarantine(self, after):
+        if self.world.training.spec.quarantine.after != after:
+            self.world.edited(quarantine={"after": after, "rounds": 1 + after})
+
+    @rule(data=st.data())
+    def a_round_ends_without_one(self, data):
+        """Somebody's data are broken, all others are well: so that rounds are lost in a row."""
+        if live := self.world.live(Role.TRAIN):
+            self.world.fails(data.draw(st.sampled_from(live)), Failure.DATA, "NotFinite")
+            for _ in range(3):
+                self.world.all_succeed()
+
+    @rule(rounds=st.integers(1, 5))
     def a_user_changes_the_rounds(self, rounds):
         if self.world.training.spec.rounds != rounds:
             self.world.edited(rounds=rounds)
@@ -178,6 +203,47 @@ class HostileCluster(RuleBasedStateMachine):
                         and child.failure is None
                     ]
                     assert done, (p, sorted(self.world.finished, key=str))
+
+    @invariant()
+    def who_lost_round_after_round_is_left_out_unless_it_was_needed(self):
+        """Read off the states of all rounds that there were, whatever the records carry along."""
+        for record in sorted(self.world.records.values(), key=lambda r: r.spec.round):
+            number, spec = record.spec.round, self.world.training.spec
+            if number not in self.specs:
+                self.specs[number] = spec
+                self.begins(record, spec)
+            self.losers[number] = {p.name: p for p in record.status.participants}
+
+    def begins(self, record, spec):
+        number, policy = record.spec.round, spec.quarantine
+        names = {p.name for p in spec.participants}
+        stories = {name: self.story(name, number) for name in names}
+        blamed = set(record.spec.losing) | set(record.spec.quarantined)
+        assert blamed <= {name for name, lost in stories.items() if lost}
+        if policy.after == 0:
+            assert not blamed
+        for name, row in record.spec.losing.items():
+            assert row == stories[name], (name, number)
+        for name in record.spec.quarantined:
+            assert record.spec.quarantined[name] <= number - 1 + policy.rounds
+        out = {n for n in names if record.spec.quarantined.get(n, 0) >= number}
+        needed = max(spec.quorum.minimum, spec.selection.minimum) - len(names - out)
+        if number > 0:
+            assert len(out & set(record.spec.invited)) == max(0, needed)
+
+    def story(self, name, number):
+        """Rounds lost in a row before this one, since the participant is one."""
+        row = 0
+        for earlier in range(1, number):
+            p = self.losers.get(earlier, {}).get(name)
+            spec = self.specs.get(earlier + 1, self.world.training.spec)
+            if p is not None and p.state == "Accepted":
+                row = 0
+            elif p is not None and quarantine.is_lost(p):
+                row += 1
+            if spec.participant(name) is None or spec.quarantine.after == 0:
+                row = 0
+        return row
 
     @invariant()
     def success_means_every_round_done(self):

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from world import START
 
-from fedoperator.rounds.observed import ChildState, Failure, child, wants_pods
+from fedoperator.rounds.observed import ChildState, Failure, child, wants_pods, with_its_nodes
 from fedtrain.contract import Message
 
 
@@ -180,6 +180,72 @@ def test_the_backstop_is_charged_to_nobody():
     """It counts time in a queue too."""
     found = child(a_job(a_condition("Failed", "DeadlineExceeded", "active longer than")))
     assert (found.failure, found.trouble.reason) == (Failure.FREE, "DeadlineExceeded")
+
+
+def a_failed_pod(reason, message, code=None):
+    pod = a_pod(code)
+    pod["status"] |= {"phase": "Failed", "reason": reason, "message": message}
+    return pod
+
+
+OVER = a_condition("Failed", "BackoffLimitExceeded", "Job has reached the limit")
+
+
+@pytest.mark.parametrize("condition", [OVER, by_policy(75, 2)])
+def test_an_eviction_for_a_limit_of_its_own_is_counted(condition):
+    """The kubelet sets no DisruptionTarget then (eviction_manager.go), as it does for a node's."""
+    text = 'Usage of EmptyDir volume "scratch" exceeds the limit "1Gi". '
+    told = Message(reason="Terminated", message="stopped by SIGTERM").encode().decode()
+    pod = a_failed_pod("Evicted", text, 75)
+    pod["status"]["containerStatuses"][0]["state"]["terminated"]["message"] = told
+    found = child(a_job(condition), [pod])
+    assert (found.failure, found.trouble.reason) == (Failure.COUNTED, "Evicted")
+    assert found.trouble.message == (
+        'Usage of EmptyDir volume "scratch" exceeds the limit "1Gi"; write less, or raise that '
+        "limit of trainer"
+    )
+
+
+def test_a_node_that_refuses_a_pod_is_nobodys_fault():
+    text = "Pod was rejected: Allocate failed due to no healthy devices present"
+    found = child(a_job(OVER), [a_failed_pod("UnexpectedAdmissionError", text)])
+    assert (found.failure, found.trouble.reason) == (Failure.FREE, "PodRejected")
+    assert found.trouble.message == f"UnexpectedAdmissionError: {text}"
+
+
+def test_a_broken_contract_stays_one_whatever_befalls_the_other_pods():
+    pods = [a_pod(64), a_failed_pod("Evicted", "over the limit", 75)]
+    assert child(a_job(by_policy(64, 1), nodes=2), pods).failure is Failure.CONTRACT
+
+
+def a_terminating_pod(due, phase="Running"):
+    pod = a_pod()
+    pod["metadata"] |= {"name": "p-0-x", "deletionTimestamp": due}
+    return pod | {"spec": {"nodeName": "n1"}, "status": {"phase": phase}}
+
+
+def test_a_pod_that_never_ends_is_on_a_lost_node_and_that_is_free():
+    """Its Job says nothing for as long as the node does not answer."""
+    job, pod = a_job(), a_terminating_pod("2026-01-01T00:10:00Z")
+    waits = with_its_nodes(child(job), [pod], START + timedelta(minutes=11, seconds=59))
+    assert (waits.state, waits.trouble) == (ChildState.PENDING, None)
+    lost = with_its_nodes(child(job), [pod], START + timedelta(minutes=12))
+    assert (lost.state, lost.failure, lost.trouble.reason) == (
+        ChildState.FAILED,
+        Failure.FREE,
+        "NodeLost",
+    )
+    assert lost.trouble.message == (
+        "pod p-0-x was to end by 2026-01-01T00:10:00Z, and its node n1 does not answer"
+    )
+
+
+def test_a_pod_that_has_ended_is_on_no_lost_node():
+    pod = a_terminating_pod("2026-01-01T00:10:00Z", phase="Failed")
+    assert with_its_nodes(child(a_job()), [pod], START + timedelta(hours=1)).failure is None
+    done = child(a_job(a_condition("Complete")))
+    pod = a_terminating_pod("2026-01-01T00:10:00Z")
+    assert with_its_nodes(done, [pod], START + timedelta(hours=1)) == done
 
 
 def test_an_image_that_cannot_be_pulled_is_named():

@@ -12,6 +12,7 @@ from staying import StayingWorld, a_staying_world
 from world import World, a_world
 
 from fedoperator.rounds.observed import Failure
+from fedtrain.contract import Role
 
 PLAYS, MOVES = 30, 60
 FAILURES = (Failure.FREE, Failure.COUNTED, Failure.DATA)
@@ -31,6 +32,7 @@ class Player:
             rounds=self.dice.randint(1, 3),
             retries=self.dice.randint(0, 2),
             quorum={"minimum": 2},
+            quarantine={"after": self.dice.randint(0, 2), "rounds": self.dice.randint(1, 3)},
             **{name: value for name, value in changes.items() if value},
         )
         self.seen = [tuple(self.world.jobs.values())]
@@ -41,6 +43,7 @@ class Player:
             *[self.succeeds] * 3,
             *[self.all_goes_well] * 2,
             self.fails,
+            self.loses_a_round,
             self.is_deleted,
             self.time_passes,
             self.is_suspended_or_resumed,
@@ -78,12 +81,19 @@ class Player:
         if live := self.world.live():
             self.world.fails(self.dice.choice(live), self.dice.choice(FAILURES), "Broken")
 
+    def loses_a_round(self) -> None:
+        """For good, while the others are well; rounds lost in a row lead to quarantine."""
+        if live := self.world.live(Role.TRAIN):
+            self.world.fails(live[0], Failure.DATA, "NotFinite")
+            for _ in range(3):
+                self.world.all_succeed()
+
     def is_deleted(self) -> None:
         if left := sorted((i for i, j in self.world.jobs.items() if not j.finished), key=str):
             del self.world.jobs[self.dice.choice(left)]
 
     def time_passes(self) -> None:
-        self.world.passes(seconds=self.dice.choice([1, 30, 700]))
+        self.world.passes(seconds=self.dice.choice([1, 30, 700, -3600]))
 
     def is_suspended_or_resumed(self) -> None:
         self.world.edited(suspend=self.dice.random() < 0.3)

@@ -128,7 +128,10 @@ PAGE: Mapping[str, tuple[Panel, ...]] = {
         Panel(
             title="Participants of the round",
             says="By state, in the round in progress.",
-            queries={best("round_participants", "state"): "{{state}}"},
+            queries={
+                best("round_participants", "state"): "{{state}}",
+                best("round_quarantined"): "Quarantined",
+            },
             stacked=True,
         ),
         Panel(

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fedoperator.api.base import (
+    ATOMIC,
     GlobalModel,
     Metrics,
     Model,
@@ -131,6 +132,9 @@ class Measured(StatusModel):
     participants', relative to its size, in the Frobenius norm."""
 
 
+Rounds = Annotated[
+    dict[str, Annotated[int, Field(ge=1)]], Field(max_length=1000, json_schema_extra=ATOMIC)
+]
 RoundPhase = Literal["Preparing", "Initialising", "Training", "Aggregating", "Published"]
 
 
@@ -148,6 +152,13 @@ class RoundSpec(Model):
 
     invited: Annotated[list[Name], Field(min_length=1, max_length=1000)]
     """The participants selected for this round."""
+
+    losing: Rounds = {}
+    """By participant, rounds lost in a row before this one, by its own fault."""
+
+    quarantined: Rounds = {}
+    """By participant, the last round that it is left out of, until an update of it is accepted; one
+    that is invited all the same was needed."""
 
 
 class RoundStatus(StatusModel):

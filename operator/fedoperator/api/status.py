@@ -23,6 +23,9 @@ class Counts(StatusModel):
     failed: int = 0
     """Failed, Late, Rejected or Dropped."""
 
+    quarantined: int = 0
+    """Left out for having lost too many rounds."""
+
 
 class Best(StatusModel):
     """A global model by the value of a metric: stop.metric, or keep.metric."""
@@ -128,6 +131,9 @@ class TrainingStatus(StatusModel):
 
     participants: Counts = Counts()
     """How the current round stands."""
+
+    quarantine: Short = ""
+    """Who is left out of this round, and up to which, as far as it fits."""
 
     global_model: GlobalModel | None = None
     """The last one published: the result so far."""

@@ -105,6 +105,19 @@ class Quorum(Model):
     """Retry keeps what was reported and invites the others again; Fail ends the training."""
 
 
+class Quarantine(Model):
+    """Leave out for a while who keeps losing its rounds. A round that has too few without it
+    invites it all the same, the longest quarantined first."""
+
+    after: Annotated[int, Field(ge=0, le=1000)] = 3
+    """Rounds in a row that a participant was invited to and lost by its own fault: it failed, its
+    update was rejected, or it ran past the deadline. 0: nobody is ever left out."""
+
+    rounds: Annotated[int, Field(ge=1, le=10000)] = 5
+    """It is then left out of so many. Invited again, it is left out anew as soon as it loses one
+    more, and cleared as soon as an update of it is accepted."""
+
+
 class Weight(Model):
     """How much a participant counts in the mean."""
 
@@ -343,6 +356,7 @@ class TrainingSpec(Model):
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     """Counted failures allowed per participant and round."""
 
+    quarantine: Quarantine = Quarantine()
     pods: Literal["PerRound", "Resident"] = "PerRound"
     """PerRound: pods for every round, which hold nothing while they wait. Resident: each
     participant's pods stay from round to round, with what they have imported and loaded, and so

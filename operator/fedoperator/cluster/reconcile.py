@@ -158,6 +158,7 @@ class Reconciler:
         for job in owned:
             uid = job["metadata"]["uid"]
             child = observed.child(job, pods.get(uid, ()))
+            child = child and observed.with_its_nodes(child, pods.get(uid, ()), now)
             silent = child is not None and child.trouble is None
             if child is None or uid not in asked or not silent or explained >= EXPLAINED:
                 children += [] if child is None else [child]

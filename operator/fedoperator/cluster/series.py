@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from fedoperator.api.round import Assignment, Record, State
 from fedoperator.api.status import Phase, TrainingStatus
 from fedoperator.cluster.workqueue import Key
+from fedoperator.rounds import quarantine
 
 _TRAINING = ("namespace", "training")
 _FAMILIES = {
@@ -38,6 +39,15 @@ _FAMILIES = {
         ("participant",),
     ),
     "round_participants": ("Participants of the round in progress, by state.", ("state",)),
+    "round_quarantined": ("Participants left out of the round for having lost too many.", ()),
+    "participant_quarantined_until_round": (
+        "The last round that a participant is left out of.",
+        ("participant",),
+    ),
+    "participant_rounds_lost": (
+        "Rounds in a row that a participant lost by its own fault, before this one.",
+        ("participant",),
+    ),
     "round_quorum_misses": ("How often the round in progress missed its quorum.", ()),
     "aggregation_bytes": ("Read from update files by the last aggregation.", ()),
     "aggregation_seconds": ("Time taken by the last aggregation.", ()),
@@ -110,6 +120,12 @@ def _of_round(record: Record) -> Iterator[Series]:
     states = Counter(p.state for p in record.status.participants)
     for state in get_args(State):
         yield "round_participants", (state,), states[state]
+    out = quarantine.left_out(record)
+    yield "round_quarantined", (), len(out)
+    for name, until in out.items():
+        yield "participant_quarantined_until_round", (name,), until
+    for name, lost in record.spec.losing.items():
+        yield "participant_rounds_lost", (name,), lost
     yield "round_quorum_misses", (), record.status.misses
     for p in record.status.participants:
         yield "participant_attempt_failures", (p.name,), p.failures

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from fedoperator.api.round import Record
 from fedoperator.api.training import Training
+from fedoperator.rounds import quarantine
 from fedoperator.rounds.plan import Event
 
 _IN_ROUND_LINE = frozenset({"RoundPublished", "Evaluated", "Succeeded", "Failed"})
@@ -129,6 +130,10 @@ def round_line(record: Record, rounds: int) -> str:
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         words.append("without " + ", ".join(missing[:5]) + more)
+    out = list(quarantine.left_out(record))
+    if out:
+        more = f" and {len(out) - 5} more" if len(out) > 5 else ""
+        words.append("quarantined " + ", ".join(out[:5]) + more)
     if status.started_at is not None and status.published_at is not None:
         words.append(f"{(status.published_at - status.started_at).total_seconds():.1f} s")
     return "  ".join(words)

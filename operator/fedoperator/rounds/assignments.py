@@ -6,6 +6,7 @@ from typing import TypeVar
 from fedoperator.api.round import Assignment
 from fedoperator.rounds import deadline, retry
 from fedoperator.rounds.look import Look
+from fedoperator.rounds.observed import Failure
 
 A = TypeVar("A", bound=Assignment)
 
@@ -40,7 +41,12 @@ def in_time(look: Look, assignment: A, quorum_at: datetime | None) -> A:
     due = deadline.due(assignment, look.training.spec.quorum, quorum_at)
     if due is None or look.now < due:
         return assignment
-    text = f"not reported within quorum.deadline ({look.training.spec.quorum.deadline})"
-    return assignment.model_copy(
-        update={"state": "Late", "reason": "Late", "message": text, "not_before": None}
-    )
+    ran, patience = assignment.state == "Running", look.training.spec.quorum.deadline
+    text = f"not reported within quorum.deadline ({patience})"
+    if not ran:  # time in a queue is nobody's fault, and what it waited for is worth knowing
+        text = f"not running within quorum.deadline ({patience}) after the quorum had reported"
+        text += f": {assignment.reason}: {assignment.message}" if assignment.reason else ""
+    update = {"state": "Late", "reason": "Late", "message": text[:2048], "not_before": None}
+    if assignment.state != "Retrying":  # else it is late of what its last attempt failed of
+        update["failure"] = (Failure.COUNTED if ran else Failure.FREE).value
+    return assignment.model_copy(update=update)

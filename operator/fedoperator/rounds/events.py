@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from fedoperator.api.round import Assignment, Record, RoundStatus
 from fedoperator.api.status import TrainingStatus
+from fedoperator.rounds import quarantine
 from fedoperator.rounds.plan import Event
 
 _BAD = frozenset({"Retrying", "Failed", "Late", "Rejected"})
@@ -20,6 +21,7 @@ def of(
     for number, record in sorted(records_after.items()):
         old = records_before.get(number)
         found.extend(_of_round(number, old.status if old else RoundStatus(), record.status))
+        found.extend(_of_quarantine(record, old, records_after.get(number - 1)))
         if old is None and number > 0:
             names = ", ".join(record.spec.invited[:10])
             more = len(record.spec.invited) - 10
@@ -32,6 +34,27 @@ def of(
     if after.phase != before.phase and after.phase in ("Suspended", "Succeeded"):
         found.append(Event(reason=after.phase, message=after.message))
     return tuple(found)
+
+
+def _of_quarantine(record: Record, old: Record | None, before: Record | None) -> Iterator[Event]:
+    """Who is left out from this round on, and who comes back."""
+    number, known = record.spec.round, set() if old is None else set(quarantine.released(old))
+    for name in quarantine.released(record):
+        if name not in known:
+            text = f"too few are left without {name}; it takes part in round {number} all the same"
+            yield Event(reason="Released", message=text)
+    if old is not None or before is None:
+        return
+    lost = {p.name: p for p in before.status.participants if quarantine.is_lost(p)}
+    for name, until in quarantine.left_out(record).items():
+        if name in lost:
+            text = f"{name} keeps losing its rounds ({lost[name].reason or lost[name].state}); left"
+            text += f" out up to round {until}, unless too few are left (spec.quarantine)"
+            yield Event(reason="Quarantined", message=text, warning=True)
+    for name, until in before.spec.quarantined.items():
+        if until == before.spec.round and name in record.spec.quarantined and name not in lost:
+            text = f"{name} may be invited again from round {number} on"
+            yield Event(reason="Released", message=text)
 
 
 def _of_round(number: int, before: RoundStatus, after: RoundStatus) -> Iterator[Event]:

@@ -78,9 +78,9 @@ def _settled(look: Look, role: Role, number: int, assignment: A, budget: Budget)
     if assignment.state == "Suspended":
         return assignment
     if child.state is ChildState.READY:
-        if assignment.state == "Running":
-            return assignment
-        update = {"state": "Running", "started_at": look.now, "reason": "", "message": ""}
+        running = assignment.state == "Running"
+        since = look.since(assignment.started_at if running else None)
+        update = {"state": "Running", "started_at": since, "reason": "", "message": ""}
         return assignment.model_copy(update=update)
     return _waiting(assignment, child.trouble or Trouble(reason="", message=""))
 

@@ -10,6 +10,7 @@ from fedoperator.rounds import (
     missed,
     personalization,
     preparation,
+    quarantine,
     quorum,
     results,
     retry,
@@ -25,12 +26,18 @@ from fedtrain import contract
 A = TypeVar("A", bound=Assignment)
 
 
-def begun(look: Look, number: int) -> Record:
-    spec = look.training.spec
+def begun(look: Look, number: int, before: Record | None = None) -> Record:
+    """The record of a round that nobody has begun yet. before: the round before it, if known."""
+    spec, past = look.training.spec, quarantine.past(look.training.spec, before)
     invited: tuple[str, ...] = (spec.participants[0].name,)
     if number > 0:
-        names = [p.name for p in spec.participants]
-        invited = selection.select(names, spec.selection, number, at_least=spec.quorum.minimum)
+        invited = selection.select(
+            [p.name for p in spec.participants],
+            spec.selection,
+            number,
+            at_least=spec.quorum.minimum,
+            quarantined=past.quarantined,
+        )
     record = Record(
         name=record_name(look.training.name, number),
         spec=RoundSpec(
@@ -38,6 +45,8 @@ def begun(look: Look, number: int) -> Record:
             round=number,
             generation=look.training.generation,
             invited=list(invited),
+            losing=dict(past.losing),
+            quarantined=dict(past.quarantined),
         ),
     )
     return filled_in(look, record)
@@ -155,13 +164,13 @@ def _training(look: Look, record: Record) -> RoundStatus:
     ]
     enough = sum(p.state == "Reported" for p in participants) >= spec.quorum.minimum
     # While suspended no clock runs; on resume it starts anew.
-    quorum_at = (status.quorum_at or look.now) if enough and not spec.suspend else None
+    quorum_at = look.since(status.quorum_at) if enough and not spec.suspend else None
     if not spec.suspend:
         participants = [assignments.in_time(look, p, quorum_at) for p in participants]
     update: dict[str, object] = {"participants": participants, "quorum_at": quorum_at}
     stands = quorum.standing(participants, spec.quorum)
     if stands is Standing.MISSED:
-        update |= missed.invited_others(look, record.spec.round, status, participants)
+        update |= missed.invited_others(look, record, participants)
     elif stands is Standing.CLOSED and not spec.suspend:
         update |= {
             "phase": "Aggregating",
@@ -208,7 +217,7 @@ def measured(look: Look, record: Record) -> Record:
     evaluations = [assignments.kept_going(look, assignments.dropped(look, e)) for e in evaluations]
     # As for training: no clock runs while suspended, and nobody holds up the others for ever.
     waits = any(e.is_open for e in evaluations) and not spec.suspend
-    since = (status.evaluating_since or look.now) if waits else None
+    since = look.since(status.evaluating_since) if waits else None
     if waits:
         evaluations = [assignments.in_time(look, e, since) for e in evaluations]
     update["evaluating_since"] = since

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from fedoperator.api.training import Training
+from fedoperator.rounds import retry
 from fedoperator.rounds.observed import Child, Identity, Trouble
 from fedoperator.rounds.resident import Carrier
 
@@ -36,4 +37,10 @@ class Look:
         return self.training.generation != self.training.status.observed_generation
 
     def is_past(self, moment: datetime | None) -> bool:
-        return moment is None or self.now >= moment or self.edited
+        """Whether a back-off is over; one longer than any was written by a clock that ran ahead."""
+        over = moment is None or self.now >= moment or self.edited
+        return over or (moment is not None and moment - self.now > retry.LONGEST)
+
+    def since(self, moment: datetime | None) -> datetime:
+        """Where a clock began, now at the latest, whatever clock another leader had."""
+        return self.now if moment is None else min(moment, self.now)

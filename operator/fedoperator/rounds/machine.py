@@ -68,7 +68,7 @@ def decide(
         if not life.next_may_begin(look, current, previous):
             break
         number = current.spec.round + 1
-        rounds[number] = life.begun(look, number)
+        rounds[number] = life.begun(look, number, current)
 
     status = summary.status(training, rounds, look.now)
     if status.terminal:

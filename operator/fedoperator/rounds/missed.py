@@ -3,26 +3,26 @@
 from collections.abc import Sequence
 
 from fedoperator.api.base import timestamp
-from fedoperator.api.round import Assignment, RoundStatus
-from fedoperator.rounds import preparation, quorum, retry, selection
+from fedoperator.api.round import Assignment, Record
+from fedoperator.rounds import preparation, quarantine, quorum, retry, selection
 from fedoperator.rounds.look import Look
 
 
 def invited_others(
-    look: Look, number: int, status: RoundStatus, participants: Sequence[Assignment]
+    look: Look, record: Record, participants: Sequence[Assignment]
 ) -> dict[str, object]:
     """What was reported is kept; after a back-off others are invited.
 
     Those that failed once more, and as many that were not invited before as are missing: a round
     must not hang on one site whose data are broken while others stand idle.
     """
-    spec = look.training.spec
+    spec, status = look.training.spec, record.status
     again = {
         p.name
         for p in participants
         if p.state in ("Failed", "Late", "Rejected", "Dropped") and spec.participant(p.name)
     }
-    strangers = _strangers(look, number, participants)
+    strangers = _strangers(look, record, participants)
     broken = quorum.nothing_can_cure(participants, spec.participants)
     fails = spec.quorum.on_miss == "Fail" or broken is not None
     if fails or spec.suspend:
@@ -42,11 +42,13 @@ def invited_others(
     return {"not_before": None, "participants": [*old, *new]}
 
 
-def _strangers(look: Look, number: int, participants: Sequence[Assignment]) -> list[str]:
-    """As many not yet invited as the quorum lacks, in the order of the seed."""
-    spec = look.training.spec
+def _strangers(look: Look, record: Record, participants: Sequence[Assignment]) -> list[str]:
+    """As many not yet invited as the quorum lacks, in the order of the seed; those in quarantine
+    only if all others are there already."""
+    spec, number = look.training.spec, record.spec.round
     there = {p.name for p in participants}
     others = [p.name for p in spec.participants if p.name not in there]
     hopeful = sum(p.is_open or p.state == "Reported" for p in participants)
     ranked = selection.order(others, spec.selection, number)
+    ranked = quarantine.by_need(ranked, record.spec.quarantined, number)
     return ranked[: max(0, spec.quorum.minimum - hopeful)]

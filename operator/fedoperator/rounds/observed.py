@@ -7,7 +7,7 @@ termination message of a pod says it better, if it is still there.
 import enum
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -27,6 +27,11 @@ JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
 OVERDUE = timedelta(seconds=30)
 """A Job not ready for this long has its pods and events looked at: an image that cannot be pulled
 or a missing claim changes nothing on the Job itself."""
+
+
+LOST = timedelta(minutes=2)
+"""A pod that is still there so long after the moment at which it had to be gone is on a node that
+does not answer. Its Job would wait for it for ever (podReplacementPolicy: Failed)."""
 
 
 class Failure(enum.StrEnum):
@@ -163,6 +168,21 @@ def child(
         result=result,
         resident=stays(job),
     )
+
+
+def with_its_nodes(found: Child, pods: Sequence[Mapping[str, Any]], now: datetime) -> Child:
+    """The child as it is; or failed, if one of its pods is on a node that no longer answers."""
+    for pod in pods:
+        meta, phase = pod["metadata"], (pod.get("status") or {}).get("phase")
+        due = meta.get("deletionTimestamp")  # its grace period is in it
+        ended = phase in ("Succeeded", "Failed")
+        if found.finished or ended or due is None or now - parse_time(due) < LOST:
+            continue
+        node = (pod.get("spec") or {}).get("nodeName", "")
+        text = f"pod {meta['name']} was to end by {due}, and its node {node} does not answer"
+        trouble = Trouble(reason="NodeLost", message=text)
+        return replace(found, state=ChildState.FAILED, failure=Failure.FREE, trouble=trouble)
+    return found
 
 
 def stays(job: Mapping[str, Any]) -> bool:
@@ -304,6 +324,8 @@ def _failure(
     if reason == "DeadlineExceeded":  # the backstop, which also counts time in a queue
         return Failure.FREE, Trouble(reason=reason, message=text), None
     wanted = int(code.group(1)) if code else None
+    if wanted in (None, Exit.TRY_AGAIN) and (by_kubelet := _ended_by_kubelet(pods, role)):
+        return *by_kubelet, None
     # The first that failed is the guilty one; what ends later was only told to, or lost its peers.
     ends = (end for end in _ends(pods) if wanted in (None, end[0]["exitCode"]))
     guilty, message = next(ends, (None, None))
@@ -317,10 +339,36 @@ def _failure(
         said = guilty.get("reason") or "Error"
         sentence = f"a container ended with exit code {guilty['exitCode']} ({said})"
         if said == "OOMKilled":
-            field = "trainer" if role in _OF_THE_SCRIPT else "aggregation"
-            sentence += f"; raise {field}.resources.limits.memory"
+            sentence += f"; raise {_field(role)}.resources.limits.memory"
         return Failure.COUNTED, Trouble(reason=said, message=sentence), None
     return Failure.COUNTED, Trouble(reason=reason, message=text), None
+
+
+def _ended_by_kubelet(
+    pods: Sequence[Mapping[str, Any]], role: Role
+) -> tuple[Failure, Trouble] | None:
+    """What a kubelet says that ended or refused a pod without calling it a disruption.
+
+    A pod over a limit of its own is evicted (its containers are only told to stop); one that a node
+    refuses (OutOfcpu, UnexpectedAdmissionError of a device) has no containers at all.
+    """
+    for pod in pods:
+        status = pod.get("status") or {}
+        if status.get("phase") != "Failed":
+            continue
+        said = (status.get("message") or "").strip()
+        if status.get("reason") == "Evicted":
+            text = f"{said.rstrip('.')}; write less, or raise that limit of {_field(role)}"
+            return Failure.COUNTED, Trouble(reason="Evicted", message=text)
+        if status.get("reason") and not status.get("containerStatuses"):
+            text = f"{status['reason']}: {said}"
+            return Failure.FREE, Trouble(reason="PodRejected", message=text)
+    return None
+
+
+def _field(role: Role) -> str:
+    """Which part of the spec says what a pod of this role gets."""
+    return "trainer" if role in _OF_THE_SCRIPT else "aggregation"
 
 
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}

@@ -49,7 +49,7 @@ def gone_on(look: Look, record: Record, *, prepared: bool) -> dict[str, object]:
         tuned = [FineTuned(name=name) for name in sorted(p.name for p in spec.participants)]
     tuned = [assignments.kept_going(look, assignments.dropped(look, t)) for t in tuned]
     waits = any(t.is_open for t in tuned) and not spec.suspend
-    since = (status.personalizing_since or look.now) if waits else None
+    since = look.since(status.personalizing_since) if waits else None
     if waits:
         tuned = [assignments.in_time(look, t, since) for t in tuned]
     done = not any(t.is_open for t in tuned)

@@ -11,7 +11,7 @@ from fedoperator.rounds.observed import Failure, Trouble
 A = TypeVar("A", bound=Assignment)
 FATAL = frozenset({Failure.CONTRACT, Failure.DATA})
 _FIRST = timedelta(seconds=2)
-_LONGEST = timedelta(minutes=5)
+LONGEST = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Budget:
 
 def backoff(times: int) -> timedelta:
     """2 s, 4 s, 8 s ... 5 minutes for the first, second, third ... time in a row."""
-    return min(_FIRST * (1 << min(max(times, 1) - 1, 20)), _LONGEST)
+    return min(_FIRST * (1 << min(max(times, 1) - 1, 20)), LONGEST)
 
 
 def after_failure(

@@ -7,11 +7,11 @@ from fedoperator.api.base import Condition
 from fedoperator.api.round import Assignment, Record, RoundStatus
 from fedoperator.api.status import Counts, Phase, TrainingStatus
 from fedoperator.api.training import Training
-from fedoperator.rounds import evaluation, personalization, quorum, stop
+from fedoperator.rounds import evaluation, personalization, quarantine, quorum, stop
 from fedoperator.rounds.observed import Trouble
 from fedoperator.rounds.quorum import Standing
 
-_PASSING = frozenset({"Disrupted", "ResultLost"})
+_PASSING = frozenset({"Disrupted", "NodeLost", "PodRejected", "ResultLost"})
 """Failures of a step that the next attempt mends by itself: no reason to call for a user."""
 
 
@@ -22,13 +22,16 @@ def status(training: Training, rounds: Mapping[int, Record], now: datetime) -> T
     published = [r for _, r in sorted(rounds.items()) if r.status.global_model is not None]
     model = published[-1].status.global_model if published else old.global_model
     evaluated = [r for r in published if r.status.metrics]
+    names = {p.name for p in spec.participants}
+    out = {n: until for n, until in quarantine.left_out(current).items() if n in names}
     update: dict[str, object] = {
         "observed_generation": training.generation,
         "round": max(old.round, current.spec.round),
         "global_model": model,
         "prepared_generation": _prepared(old, rounds),
         "started_at": old.started_at or now,
-        "participants": _counts(current.status.participants),
+        "participants": _counts(current.status.participants, len(out)),
+        "quarantine": _in_quarantine(out),
         "best": stop.best(training, rounds),
         "kept": stop.kept(training, rounds),
         "personalized": current.status.personalized,
@@ -74,6 +77,15 @@ def shares(participants: Sequence[Assignment]) -> str:
         for p in participants
         if p.state == "Accepted" and p.weight is not None
     ]
+    return _fitting(parts)
+
+
+def _in_quarantine(left_out: Mapping[str, int]) -> str:
+    """`north up to round 8`, for as many as fit."""
+    return _fitting([f"{name} up to round {until}" for name, until in left_out.items()])
+
+
+def _fitting(parts: Sequence[str]) -> str:
     text = ", ".join(parts)
     return text if len(text) <= 250 else text[:247].rpartition(",")[0] + " ..."
 
@@ -87,13 +99,14 @@ def _prepared(old: TrainingStatus, rounds: Mapping[int, Record]) -> int:
     return max([old.prepared_generation, *done])
 
 
-def _counts(participants: Sequence[Assignment]) -> Counts:
+def _counts(participants: Sequence[Assignment], quarantined: int) -> Counts:
     states = [p.state for p in participants]
     return Counts(
         invited=len(states),
         running=states.count("Running"),
         reported=states.count("Reported") + states.count("Accepted"),
         failed=sum(s in ("Failed", "Late", "Rejected", "Dropped") for s in states),
+        quarantined=quarantined,
     )
 
 
@@ -165,11 +178,18 @@ def _blocked(training: Training, status: RoundStatus) -> Trouble | None:
         few = len(training.spec.participants) < training.spec.quorum.minimum
         reason = "NotEnoughParticipants" if few else "QuorumMissed"
         return Trouble(reason=reason, message=_missing(training, status))
-    waiting = [p for p in status.participants if p.state == "Invited" and p.reason]
+    waiting = [p for p in status.participants if _is_stuck(p)]
     hopeful = sum(p.is_open or p.state == "Reported" for p in status.participants)
     if waiting and hopeful - len(waiting) < training.spec.quorum.minimum:
         return Trouble(reason=waiting[0].reason, message=_said(waiting[0]))
     return None
+
+
+def _is_stuck(p: Assignment) -> bool:
+    """Whether it cannot start, or keeps failing of what is not its own."""
+    if p.state == "Retrying":
+        return p.failure == "Free" and p.reason not in _PASSING
+    return p.state == "Invited" and p.reason != ""
 
 
 def _waits_for_evaluation(rounds: Mapping[int, Record]) -> Trouble | None:
