@@ -153,7 +153,7 @@ class Committer:
         shared: dict[tuple[str, str], Trouble | None],
     ) -> Trouble | None:
         """The claim or Service that a workload needs beside its Job, once in a commit."""
-        for document in jobs.objects(workload, self._image)[:-1]:
+        for document in jobs.shared(workload):
             name = (document["kind"], document["metadata"]["name"])
             if name not in shared:
                 shared[name] = await self._post(training, document)
@@ -167,7 +167,7 @@ class Committer:
         """The Job, if nothing is amiss before it."""
         if trouble is not None:
             return trouble
-        job = jobs.objects(workload, self._image)[-1]
+        job = jobs.job(workload, self._image)
         if workload.stays and workload.identity.role is Role.PREPARE:
             jobs.give_token(job, secrets.token_hex(16))
         return await self._post(training, job)

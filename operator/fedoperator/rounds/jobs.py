@@ -30,6 +30,11 @@ Object = dict[str, Any]
 
 def objects(workload: Workload, controller_image: str) -> list[Object]:
     """What to POST for this workload, in order; everything but the claim is the training's own."""
+    return [*shared(workload), job(workload, controller_image)]
+
+
+def shared(workload: Workload) -> list[Object]:
+    """What its pods need beside the Job, the same for others of its training."""
     wanted = []
     if workload.identity.role is Role.PREPARE and workload.training.spec.exchange.size is not None:
         wanted.append(_claim(workload.training))
@@ -37,7 +42,7 @@ def objects(workload: Workload, controller_image: str) -> list[Object]:
         wanted.append(_service(workload.training))
     if workload.stays and workload.identity.role is Role.PREPARE:
         wanted.append(_hub_service(workload.training))
-    return [*wanted, _job(workload, controller_image)]
+    return wanted
 
 
 def service_name(training: Training) -> str:
@@ -127,7 +132,8 @@ def _hub_service(training: Training) -> Object:
     }
 
 
-def _job(workload: Workload, controller_image: str) -> Object:
+def job(workload: Workload, controller_image: str) -> Object:
+    """The Indexed Job."""
     training, identity = workload.training, workload.identity
     labels = {
         "app.kubernetes.io/managed-by": "fedtrain",
