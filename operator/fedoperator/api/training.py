@@ -29,6 +29,7 @@ from fedoperator.api.fields import (
     RelativePath,
     free_path,
 )
+from fedoperator.api.network import Network
 from fedoperator.api.personal import Ditto, FineTune, Personalization
 from fedoperator.api.status import TrainingStatus
 from fedoperator.api.strategy import Strategy
@@ -371,6 +372,7 @@ class TrainingSpec(Model):
     """FederatedRounds kept; older ones are deleted."""
 
     security: Security = Security()
+    network: Network = Network()
     suspend: bool = False
     """Stop at once what trains, keep everything; false goes on with the same round."""
 

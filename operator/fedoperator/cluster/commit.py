@@ -49,12 +49,14 @@ class Committer:
         leads: Callable[[], bool],
         telemetry: Telemetry,
         controller_image: str,
+        operator_namespace: str,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._cluster = cluster
         self._leads = leads
         self._telemetry = telemetry
         self._image = controller_image
+        self._namespace = operator_namespace
         self._clock = clock
 
     async def commit(
@@ -152,8 +154,8 @@ class Committer:
         workload: Workload,
         shared: dict[tuple[str, str], Trouble | None],
     ) -> Trouble | None:
-        """The claim or Service that a workload needs beside its Job, once in a commit."""
-        for document in jobs.shared(workload):
+        """What a workload needs beside its Job, NetworkPolicies first, once in a commit."""
+        for document in jobs.shared(workload, self._namespace):
             name = (document["kind"], document["metadata"]["name"])
             if name not in shared:
                 shared[name] = await self._post(training, document)

@@ -11,7 +11,7 @@ from fedoperator.api.base import seconds
 from fedoperator.api.fields import SCRATCH_PATH
 from fedoperator.api.trainer import TrainerFields
 from fedoperator.api.training import Training
-from fedoperator.rounds import observed, volumes
+from fedoperator.rounds import network, observed, volumes
 from fedoperator.rounds.workloads import Workload
 from fedtrain import contract
 from fedtrain.contract import Exit, Role
@@ -28,14 +28,18 @@ BACKSTOP_SECONDS = 7 * 24 * 3600
 Object = dict[str, Any]
 
 
-def objects(workload: Workload, controller_image: str) -> list[Object]:
+def objects(
+    workload: Workload, controller_image: str, operator_namespace: str = ""
+) -> list[Object]:
     """What to POST for this workload, in order; everything but the claim is the training's own."""
-    return [*shared(workload), job(workload, controller_image)]
+    return [*shared(workload, operator_namespace), job(workload, controller_image)]
 
 
-def shared(workload: Workload) -> list[Object]:
+def shared(workload: Workload, operator_namespace: str) -> list[Object]:
     """What its pods need beside the Job, the same for others of its training."""
-    wanted = []
+    wanted = network.policies(workload, operator_namespace)
+    for policy in wanted:
+        policy["metadata"]["ownerReferences"] = [owner_reference(workload.training)]
     if workload.identity.role is Role.PREPARE and workload.training.spec.exchange.size is not None:
         wanted.append(_claim(workload.training))
     if workload.trainer is not None:
