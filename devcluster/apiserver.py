@@ -23,32 +23,36 @@ _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
 @contextlib.contextmanager
-def api_server() -> collections.abc.Iterator[pathlib.Path]:
+def api_server(*flags: str) -> collections.abc.Iterator[pathlib.Path]:
     """Serve the Kubernetes API while the context lasts; the value is the admin's kubeconfig.
 
-    Ready in about 5 s once the programs are built. Afterwards both processes and their folder are
-    gone, on an exception too, and even if this process is killed: the kernel then ends them when
-    the thread that entered the context is gone, so enter it from one that stays.
+    flags: more of kube-apiserver's. Ready in about 5 s once the programs are built. Afterwards both
+    processes and their folder are gone, on an exception too, and even if this process is killed:
+    the kernel then ends them when the thread that entered the context is gone, so enter it from one
+    that stays.
     """
     folder = pathlib.Path(tempfile.mkdtemp(prefix="fedtrain-api-"))
     try:
         with contextlib.ExitStack() as processes:
-            yield _start(folder, processes)
+            yield _start(folder, processes, flags)
     finally:
         shutil.rmtree(folder)
 
 
-def _start(folder: pathlib.Path, processes: contextlib.ExitStack) -> pathlib.Path:
+def _start(
+    folder: pathlib.Path, processes: contextlib.ExitStack, flags: collections.abc.Sequence[str]
+) -> pathlib.Path:
     authority = pki.Authority(folder / "pki")
     authority.create()
     authority.issue("server", pki.Identity(user="kube-apiserver"), names=("localhost", "127.0.0.1"))
     authority.issue("admin", pki.Identity(user="admin", group="system:masters"))
     for attempt in range(1, _TRIES + 1):
         with contextlib.ExitStack() as attempted:
-            etcd, peers, secure = _free_ports(3)
+            etcd, peers, secure = free_ports(3)
             try:
-                _run(_etcd(folder, etcd, peers), folder, etcd, "/health", attempted)
-                _run(_api_server(folder, etcd, secure), folder, secure, "/readyz", attempted)
+                start(_etcd(folder, etcd, peers), folder, etcd, "/health", attempted)
+                command = [*_api_server(folder, etcd, secure), *flags]
+                start(command, folder, secure, "/readyz", attempted)
             except report.DevclusterError:
                 # Between our look and its start another test session may have taken a port.
                 if attempt == _TRIES or not _port_was_taken(folder):
@@ -95,10 +99,19 @@ def _api_server(folder: pathlib.Path, etcd: int, port: int) -> list[str]:
     ]
 
 
-def _run(
-    command: list[str], folder: pathlib.Path, port: int, path: str, processes: contextlib.ExitStack
-) -> None:
-    """Start a process, have the stack end it, and wait until it is healthy."""
+def start(
+    command: collections.abc.Sequence[str],
+    folder: pathlib.Path,
+    port: int,
+    path: str,
+    processes: contextlib.ExitStack,
+    *,
+    tls: bool | None = None,
+) -> int:
+    """Start a process, have the stack end it, and wait until it is healthy; the value is its pid.
+
+    Its log is `<program>.log` in the folder. tls: of its health; None for all but etcd's.
+    """
     name = pathlib.Path(command[0]).name
     log = folder / f"{name}.log"
     with log.open("w") as output:
@@ -112,11 +125,12 @@ def _run(
     processes.callback(_end, process)
     report.wait_for(
         name,
-        lambda: api.healthy("127.0.0.1", port, path, tls=name != "etcd"),
+        lambda: api.healthy("127.0.0.1", port, path, tls=name != "etcd" if tls is None else tls),
         seconds=READY_LIMIT,
         log=log,
         alive=lambda: process.poll() is None,
     )
+    return process.pid
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -126,7 +140,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait(timeout=30)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Different ports, free a moment ago."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]

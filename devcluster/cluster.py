@@ -26,7 +26,7 @@ from devcluster import (
 )
 
 START_LIMIT = 120.0
-PROGRAMS = tuple(name for name in recipes.BINARIES if name != "helm")
+PROGRAMS = tuple(name for name in recipes.BINARIES if name not in ("helm", "kwok"))
 
 
 def kubeconfig() -> pathlib.Path:

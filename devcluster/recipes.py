@@ -64,8 +64,9 @@ BINARIES: dict[str, Binary] = {
         package="helm.sh/helm/v4/cmd/helm",
         version_symbols=(("helm.sh/helm/v4/internal/version.version", "v{major}.{minor}.{patch}"),),
     ),
+    "kwok": Binary(family="kwok", package="sigs.k8s.io/kwok/cmd/kwok"),
 }
-"""In the order in which ``up`` wants them."""
+"""Those that ``up`` wants first, in its order; kwok plays nodes for the operator's benchmark."""
 
 FROM_ASSETS = ("etcd", "kube-apiserver", "kubectl")
 """What KUBEBUILDER_ASSETS holds by convention."""

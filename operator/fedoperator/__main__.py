@@ -48,7 +48,11 @@ class Operator:
             identity=settings.identity,
         )
         committer = Committer(
-            self._cluster, lambda: leader.leads, telemetry, settings.controller_image
+            self._cluster,
+            lambda: leader.leads,
+            telemetry,
+            settings.controller_image,
+            settings.lease_namespace,
         )
         hubs = Hubs(lambda key: self._queue.wake(key, at_once=True))
         reconciler = Reconciler(self._cluster, committer, telemetry, hubs)

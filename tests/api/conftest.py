@@ -89,5 +89,6 @@ def the_design_example() -> Document:
         keep={"last": 5, "updates": 2, "best": 1, "metric": "accuracy"},
         history=100,
         security={"runAsUser": None, "runAsGroup": None, "fsGroup": 1000},
+        network={"policy": "Strict", "egress": [{"cidr": "10.20.0.0/16", "ports": [443]}]},
         suspend=False,
     )

@@ -277,3 +277,11 @@ def test_explain_reads_well(kubectl) -> None:
     answer = kubectl("explain", "federatedtrainings.spec.participants.trainer.nodes")[1]
     assert "Pods of one participant; 1 if left out." in answer
     assert "never leaves its owners" in kubectl("explain", "fedt")[1]
+
+
+def test_no_field_of_a_spec_leads_to_another_namespace() -> None:
+    spec = root_of(crd.training_crd())["properties"]["spec"]
+    paths = [path for path, _ in nodes(spec)]
+    assert ".exchange.claimName" in paths
+    assert ".trainer.env[].valueFrom.secretKeyRef.name" in paths
+    assert not [path for path in paths if "namespace" in path.lower()]

@@ -10,6 +10,7 @@ NAMESPACED = [
     ("", "services", "get create"),
     ("", "persistentvolumeclaims", "get create"),
     ("", "events", "list create"),
+    ("networking.k8s.io", "networkpolicies", "get create"),
 ]
 LEASES = [("coordination.k8s.io", "leases", "get create update")]
 

@@ -77,7 +77,9 @@ class Stage:
         """The operator as it is right after its start: it remembers nothing."""
         self.telemetry = Telemetry()
         cluster = Kubernetes(_Counted(self))  # type: ignore[arg-type]
-        committer = Committer(cluster, lambda: self.leads, self.telemetry, "ctl:1", self.clock)
+        committer = Committer(
+            cluster, lambda: self.leads, self.telemetry, "ctl:1", "fedtrain", self.clock
+        )
         self.reconciler = Reconciler(
             cluster, committer, self.telemetry, Hubs(lambda key: None), self.clock
         )
@@ -125,7 +127,8 @@ class Stage:
         return [(event["reason"], event["message"]) for event in found["items"]]
 
     def path(self, plural: str, *rest: str) -> str:
-        prefix = {"jobs": "/apis/batch/v1"}.get(plural, "/api/v1")
+        groups = {"jobs": "/apis/batch/v1", "networkpolicies": "/apis/networking.k8s.io/v1"}
+        prefix = groups.get(plural, "/api/v1")
         prefix = OURS if plural.startswith("federated") else prefix
         return "/".join([prefix, "namespaces", self.namespace, plural, *rest])
 

@@ -190,3 +190,53 @@ async def test_every_request_has_a_time_limit(mute):
 )
 def test_the_metrics_label_of_a_request_is_its_resource_without_names(path, resource):
     assert api._resource(path) == resource
+
+
+@apiserver
+async def test_the_policies_of_a_training_are_accepted_and_its_own(stage):
+    allowed = [{"cidr": "10.20.0.0/16", "ports": [443]}, {"cidr": "2001:db8::/32"}]
+    await stage.apply(a_training(network={"egress": allowed}, pods="Resident"))
+    await stage.look()
+    policies = (await stage.api.request("GET", stage.path("networkpolicies")))["items"]
+    names = {policy["metadata"]["name"] for policy in policies}
+    assert names == {"digits.pods", "digits.outside", "digits.hub", "digits.callers"}
+    uid = (await stage.training())["metadata"]["uid"]
+    for policy in policies:
+        (owner,) = policy["metadata"]["ownerReferences"]
+        assert (owner["uid"], owner["controller"]) == (uid, True)
+
+
+@apiserver
+async def test_a_policy_of_somebody_else_of_that_name_stops_the_training(stage):
+    policy = {"metadata": {"name": "digits.pods"}, "spec": {"podSelector": {}}}
+    await stage.api.request("POST", stage.path("networkpolicies"), policy)
+    await stage.apply(a_training())
+    await stage.settle()
+    assert await stage.jobs() == {}
+    status = await stage.status()
+    assert (status["phase"], status["reason"]) == ("Blocked", "NameTaken")
+    await stage.delete("networkpolicies", "digits.pods")
+    stage.later(minutes=1)
+    await stage.settle()
+    assert list(await stage.jobs()) == ["digits-prepare-0-1"]
+
+
+@apiserver
+async def test_only_ranges_of_addresses_are_egress(stage):
+    for cidr in ("10.20.0.1/16", "example.com", "10.0.0.1"):
+        with pytest.raises(errors.Refused, match="not a range of addresses"):
+            await stage.apply(a_training(network={"egress": [{"cidr": cidr}]}))
+
+
+@apiserver
+async def test_a_participant_of_two_nodes_has_its_policy_before_its_pods(stage):
+    await stage.apply(a_training(["north"], quorum={"minimum": 1}, rounds=1))
+    await stage.edit(trainer={"image": "i", "command": ["c"], "nodes": 2})
+    await stage.settle()
+    await stage.work_off()
+    await stage.settle()
+    policies = (await stage.api.request("GET", stage.path("networkpolicies")))["items"]
+    made = {p["metadata"]["name"]: p["metadata"]["creationTimestamp"] for p in policies}
+    assert made.keys() == {"digits.pods", "digits.nodes.north"}
+    init = (await stage.jobs())["digits-init-0-north-1"]
+    assert made["digits.nodes.north"] <= init["metadata"]["creationTimestamp"]

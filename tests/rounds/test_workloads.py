@@ -206,7 +206,7 @@ def test_participants_that_train_are_told_to_keep_their_optimizers():
 def test_a_claim_is_made_with_the_preparation_and_belongs_to_nobody():
     world = a_world(exchange={"size": "5Gi", "storageClassName": "fast"})
     (workload,) = world.look().create
-    claim, job = jobs.objects(workload, "controller")
+    _, claim, job = jobs.objects(workload, "controller")
     assert claim["metadata"]["name"] == "digits-exchange"
     assert "ownerReferences" not in claim["metadata"]
     assert claim["spec"]["resources"]["requests"]["storage"] == "5Gi"

@@ -125,6 +125,7 @@ Duration = Annotated[
 Metrics = Annotated[dict[str, float], pydantic.Field(max_length=20)]
 
 
+@functools.lru_cache(maxsize=1024)
 def seconds(duration: str) -> timedelta:
     """The length of a `Duration` that has passed validation."""
     amounts = re.findall(r"([0-9]+)([hms])", duration)

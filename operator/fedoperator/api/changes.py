@@ -22,6 +22,7 @@ FIXED = (
     "personalization",
     "seed",
     "security",
+    "network",
 )
 """Fields of a spec whose change would make another training of it."""
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from fedoperator.api.base import (
     ATOMIC,
@@ -66,7 +66,8 @@ class Assignment(StatusModel):
     """The reason as a sentence."""
 
     started_at: datetime | None = None
-    """When all pods of this attempt were first ready."""
+    """When all pods of this attempt were first ready. Of 500 invited or more, only while it is
+    open."""
 
     not_before: datetime | None = None
     """When the next attempt starts."""
@@ -88,6 +89,14 @@ class Assignment(StatusModel):
 
     metrics: Metrics = {}
     """As the script reported them."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A thousand times `"failures":0,"failure":""` would take more room than the digests."""
+        kept = {key: v for key, v in dump(self).items() if v not in ("", {}) and v is not None}
+        if not self.failures:
+            del kept["failures"]
+        return kept
 
     @property
     def is_open(self) -> bool:
@@ -111,8 +120,12 @@ class Candidate(StatusModel):
     name: Short
     """The participant."""
 
-    attempt: int
-    """Which of the participant's attempts published it."""
+    attempt: int = 1
+    """Which of the participant's attempts published it; left out if it was the first."""
+
+    @model_serializer(mode="wrap")
+    def _without_the_first(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: v for key, v in dump(self).items() if v != 1}
 
 
 class Measured(StatusModel):
@@ -195,7 +208,8 @@ class RoundStatus(StatusModel):
     """Everyone invited."""
 
     candidates: Annotated[list[Candidate], Field(max_length=1000)] = []
-    """Fixed before the aggregation reads the first byte."""
+    """Fixed before the aggregation reads the first byte. Of 500 invited or more they are left out
+    once the model is published: Accepted and Rejected say the same."""
 
     aggregation: Assignment | None = None
     """The pod that makes the global model of the candidates."""

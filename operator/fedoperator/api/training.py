@@ -1,7 +1,8 @@
 """FederatedTraining: the resource a user applies. Types, schema and documentation in one place."""
 
+import functools
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_serializer
 from pydantic.alias_generators import to_camel
@@ -28,6 +29,7 @@ from fedoperator.api.fields import (
     RelativePath,
     free_path,
 )
+from fedoperator.api.network import Network
 from fedoperator.api.personal import Ditto, FineTune, Personalization
 from fedoperator.api.status import TrainingStatus
 from fedoperator.api.strategy import Strategy
@@ -384,11 +386,23 @@ class TrainingSpec(Model):
     """FederatedRounds kept; older ones are deleted."""
 
     security: Security = Security()
+    network: Network = Network()
     suspend: bool = False
     """Stop at once what trains, keep everything; false goes on with the same round."""
 
     def participant(self, name: str) -> Participant | None:
-        return next((p for p in self.participants if p.name == name), None)
+        return self.by_name.get(name)
+
+    @functools.cached_property
+    def by_name(self) -> dict[str, Participant]:
+        """A thousand participants are each looked for several times in a look."""
+        return {p.name: p for p in self.participants}
+
+    def __copy__(self) -> Self:
+        """Without what was kept of the participants, which may be others in the copy."""
+        copied = super().__copy__()
+        copied.__dict__.pop("by_name", None)
+        return copied
 
     def base_of(self, participant: Participant) -> BaseCopy | None:
         """Where the participant has the base model from."""

@@ -29,6 +29,7 @@ _COLLECTIONS = {
     "Job": ("/apis/batch/v1", "jobs"),
     "Service": ("/api/v1", "services"),
     "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims"),
+    "NetworkPolicy": ("/apis/networking.k8s.io/v1", "networkpolicies"),
     training_api.KIND: (f"/apis/{GROUP}/{VERSION}", training_api.PLURAL),
     round_api.KIND: (f"/apis/{GROUP}/{VERSION}", round_api.PLURAL),
 }

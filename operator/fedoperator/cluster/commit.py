@@ -49,12 +49,14 @@ class Committer:
         leads: Callable[[], bool],
         telemetry: Telemetry,
         controller_image: str,
+        operator_namespace: str,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._cluster = cluster
         self._leads = leads
         self._telemetry = telemetry
         self._image = controller_image
+        self._namespace = operator_namespace
         self._clock = clock
 
     async def commit(
@@ -152,8 +154,8 @@ class Committer:
         workload: Workload,
         shared: dict[tuple[str, str], Trouble | None],
     ) -> Trouble | None:
-        """The claim or Service that a workload needs beside its Job, once in a commit."""
-        for document in jobs.objects(workload, self._image)[:-1]:
+        """What a workload needs beside its Job, NetworkPolicies first, once in a commit."""
+        for document in jobs.shared(workload, self._namespace):
             name = (document["kind"], document["metadata"]["name"])
             if name not in shared:
                 shared[name] = await self._post(training, document)
@@ -167,7 +169,7 @@ class Committer:
         """The Job, if nothing is amiss before it."""
         if trouble is not None:
             return trouble
-        job = jobs.objects(workload, self._image)[-1]
+        job = jobs.job(workload, self._image)
         if workload.stays and workload.identity.role is Role.PREPARE:
             jobs.give_token(job, secrets.token_hex(16))
         return await self._post(training, job)

@@ -16,8 +16,12 @@ T = TypeVar("T")
 TEXT_BUDGET = 240_000
 """Characters of messages and of last failures, each."""
 
-METRICS_BUDGET = 6_000
-"""Metrics of all participants and evaluators together; about 60 bytes each."""
+METRICS_BUDGET = 1_500
+"""Metrics of all participants and evaluators together; about 30 bytes each."""
+
+LARGE = 500
+"""Invited from which on a record lets go of what says something twice, or nobody needs any more:
+so that the record of a thousand, with a metric and the digest of each, stays below 256 KiB."""
 
 _REASON = 80
 
@@ -27,15 +31,18 @@ def bounded(spec: TrainingSpec, record: Record) -> Record:
     status = record.status
     count = len(status.participants) + len(status.evaluation) + 2 * len(status.personalization)
     count = max(1, count)
+    large = len(record.spec.invited) >= LARGE
     text = min(2048, TEXT_BUDGET // count)
     metrics = max(1, min(contract.METRICS_LIMIT, METRICS_BUDGET // count))
 
     def cut(assignment: A) -> A:
-        before: dict[str, object] = {}
+        more: dict[str, object] = {}
         if isinstance(assignment, FineTuned):
-            before = {"before": preferred(spec, assignment.before, metrics)}
+            more = {"before": preferred(spec, assignment.before, metrics)}
+        if large and not assignment.is_open:
+            more["started_at"] = None
         return assignment.model_copy(
-            update=before
+            update=more
             | {
                 "reason": assignment.reason[:_REASON],
                 "message": assignment.message[:text],
@@ -58,6 +65,8 @@ def bounded(spec: TrainingSpec, record: Record) -> Record:
         "init": cut_one(status.init),
         "aggregation": cut_one(status.aggregation),
     }
+    if large and status.phase == "Published":  # Accepted and Rejected say who they were.
+        update["candidates"] = []
     return record.model_copy(update={"status": status.model_copy(update=update)})
 
 

@@ -60,8 +60,10 @@ def _of_quarantine(record: Record, old: Record | None, before: Record | None) ->
 def _of_round(number: int, before: RoundStatus, after: RoundStatus) -> Iterator[Event]:
     names = {p.name: p for p in before.participants}
     for p in after.participants:
+        if p.state not in _BAD:
+            continue
         old = names.get(p.name, Assignment(name=p.name))
-        if p.state in _BAD and (p.state, p.attempt) != (old.state, old.attempt):
+        if (p.state, p.attempt) != (old.state, old.attempt):
             reason = p.reason or p.state
             text = f"round {number}, participant {p.name}, attempt {p.attempt}: {p.message}"
             yield Event(reason=reason, message=f"{text} ({p.state})", warning=True)

@@ -10,7 +10,7 @@ from typing import TypeVar
 from fedoperator.api.base import GlobalModel
 from fedoperator.api.round import Assignment, Record, RoundStatus
 from fedoperator.api.training import Training
-from fedoperator.rounds import results, retry
+from fedoperator.rounds import network, results, retry
 from fedoperator.rounds.look import Look
 from fedoperator.rounds.observed import ChildState, Failure, Identity, Trouble
 from fedoperator.rounds.retry import Budget
@@ -74,6 +74,8 @@ def _settled(look: Look, role: Role, number: int, assignment: A, budget: Budget)
     if child.state is ChildState.FAILED:
         failure = child.failure or Failure.COUNTED
         trouble = child.trouble or Trouble(reason="Failed", message="")
+        if assignment.name:
+            trouble = network.explained(look.training, trouble)
         return retry.after_failure(assignment, failure, trouble, budget, look.now)
     if assignment.state == "Suspended":
         return assignment

@@ -11,7 +11,7 @@ from fedoperator.api.base import seconds
 from fedoperator.api.fields import SCRATCH_PATH
 from fedoperator.api.trainer import TrainerFields
 from fedoperator.api.training import Training
-from fedoperator.rounds import observed, volumes
+from fedoperator.rounds import network, observed, volumes
 from fedoperator.rounds.workloads import Workload
 from fedtrain import contract
 from fedtrain.contract import Exit, Role
@@ -32,16 +32,25 @@ NO_PRIVILEGES: Object = {"allowPrivilegeEscalation": False, "capabilities": {"dr
 """What *restricted* asks of a pod, and of a container."""
 
 
-def objects(workload: Workload, controller_image: str) -> list[Object]:
+def objects(
+    workload: Workload, controller_image: str, operator_namespace: str = ""
+) -> list[Object]:
     """What to POST for this workload, in order; everything but the claim is the training's own."""
-    wanted = []
+    return [*shared(workload, operator_namespace), job(workload, controller_image)]
+
+
+def shared(workload: Workload, operator_namespace: str) -> list[Object]:
+    """What its pods need beside the Job, the same for others of its training."""
+    wanted = network.policies(workload, operator_namespace)
+    for policy in wanted:
+        policy["metadata"]["ownerReferences"] = [owner_reference(workload.training)]
     if workload.identity.role is Role.PREPARE and workload.training.spec.exchange.size is not None:
         wanted.append(_claim(workload.training))
     if workload.trainer is not None:
         wanted.append(_service(workload.training))
     if workload.stays and workload.identity.role is Role.PREPARE:
         wanted.append(_hub_service(workload.training))
-    return [*wanted, _job(workload, controller_image)]
+    return wanted
 
 
 def service_name(training: Training) -> str:
@@ -131,7 +140,8 @@ def _hub_service(training: Training) -> Object:
     }
 
 
-def _job(workload: Workload, controller_image: str) -> Object:
+def job(workload: Workload, controller_image: str) -> Object:
+    """The Indexed Job."""
     training, identity = workload.training, workload.identity
     labels = {
         "app.kubernetes.io/managed-by": "fedtrain",

@@ -26,7 +26,7 @@ from fedoperator.rounds import (
 from fedoperator.rounds.look import Look
 from fedoperator.rounds.observed import OVERDUE, Child, Identity, Observed
 from fedoperator.rounds.plan import Plan
-from fedoperator.rounds.workloads import workload
+from fedoperator.rounds.workloads import Workload, workload
 from fedtrain.contract import Role
 
 
@@ -77,12 +77,7 @@ def decide(
     current = rounds[max(rounds)]
     live = {} if status.terminal else dict(_live(rounds))
     after = training.model_copy(update={"status": status})
-    wanted = [
-        (asked, identity in look.children)
-        for identity, (record, assignment) in live.items()
-        if (asked := workload(after, record, identity.role, assignment)) is not None
-    ]
-    create, handed = resident.placed(wanted, look.carriers, frozenset(live))
+    create, handed = resident.placed(_wanted(look, after, live), look.carriers, frozenset(live))
     before = {record.spec.round: record for record in records}
     changed = tuple(r for n, r in sorted(rounds.items()) if r != before.get(n))
     return Plan(
@@ -122,6 +117,22 @@ def _live(
             if assignment.is_live:
                 identity = Identity(role, number, assignment.name, assignment.attempt)
                 yield identity, (record, assignment)
+
+
+def _wanted(
+    look: Look, after: Training, live: Mapping[Identity, tuple[Record, Assignment]]
+) -> Iterator[tuple[Workload, bool]]:
+    """What is to be placed, and whether something is known of it already.
+
+    What has a child of its own is placed; to those who stay everything is said with every plan.
+    """
+    for identity, (record, assignment) in live.items():
+        known = identity in look.children
+        if known and not resident.is_handed(after.spec, identity.role):
+            continue
+        asked = workload(after, record, identity.role, assignment)
+        if asked is not None:
+            yield asked, known
 
 
 def _superfluous(

@@ -1,0 +1,100 @@
+"""A control plane whose nodes and pods are played: real controllers and scheduler, and kwok.
+
+For thousands of Jobs on a laptop: the API server of `apiserver`, kube-controller-manager with the
+Job controller, the garbage collector and the binder of volumes, kube-scheduler, and kwok, which
+writes what kubelets would have written, as its stages say. Needs neither root nor the cluster of
+`up`.
+"""
+
+import collections.abc
+import contextlib
+import dataclasses
+import json
+import pathlib
+
+from devcluster import apiserver, binaries
+
+CONTROLLERS = (
+    "job-controller",
+    "garbage-collector-controller",
+    "persistentvolume-binder-controller",
+    "namespace-controller",
+    "resourcequota-controller",
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """kubeconfig: the admin's. audit: what the API server was asked, a line of JSON each.
+
+    pids: of the programs, by name.
+    """
+
+    kubeconfig: pathlib.Path
+    audit: pathlib.Path
+    pids: collections.abc.Mapping[str, int]
+
+
+@contextlib.contextmanager
+def control_plane(
+    stages: collections.abc.Iterable[collections.abc.Mapping[str, object]],
+    audit: collections.abc.Mapping[str, object],
+    folder: pathlib.Path,
+) -> collections.abc.Iterator[Played]:
+    """Run it while the context lasts; ready in about 10 s once the programs are built.
+
+    stages: of kwok, all of them, as none is there by default. audit: the API server's policy.
+    folder: for the audit log and the programs' own.
+    """
+    log, policy = folder / "audit.log", folder / "audit-policy.json"
+    policy.write_text(json.dumps(audit))
+    flags = (
+        f"--audit-policy-file={policy}",
+        f"--audit-log-path={log}",
+        "--audit-log-mode=blocking",
+        # All controllers are one user here, and are not to be held back for that.
+        "--enable-priority-and-fairness=false",
+    )
+    with apiserver.api_server(*flags) as kubeconfig, contextlib.ExitStack() as processes:
+        pids = {
+            name: apiserver.start(command, folder, port, path, processes, tls=tls)
+            for name, command, port, path, tls in _programs(kubeconfig, stages, folder)
+        }
+        yield Played(kubeconfig=kubeconfig, audit=log, pids=pids)
+
+
+def _programs(
+    kubeconfig: pathlib.Path,
+    stages: collections.abc.Iterable[collections.abc.Mapping[str, object]],
+    folder: pathlib.Path,
+) -> collections.abc.Iterator[tuple[str, list[str], int, str, bool]]:
+    """Name, command, and where its health is asked for."""
+    manager, scheduler, kwok = apiserver.free_ports(3)
+    pki = kubeconfig.parent / "pki"
+    tls = (f"--tls-cert-file={pki}/server.crt", f"--tls-private-key-file={pki}/server.key")
+    client = (
+        f"--kubeconfig={kubeconfig}",
+        "--bind-address=127.0.0.1",
+        "--leader-elect=false",
+        "--kube-api-qps=1000",
+        "--kube-api-burst=2000",
+    )
+    name = "kube-controller-manager"
+    command = [
+        *(str(binaries.built(name)), *client, *tls, f"--secure-port={manager}"),
+        f"--controllers={','.join(CONTROLLERS)}",
+        "--concurrent-job-syncs=10",
+    ]
+    yield name, command, manager, "/healthz", True
+    name = "kube-scheduler"
+    command = [str(binaries.built(name)), *client, *tls, f"--secure-port={scheduler}"]
+    yield name, command, scheduler, "/healthz", True
+    config = folder / "kwok.yaml"
+    config.write_text("\n---\n".join(json.dumps(stage) for stage in stages))
+    command = [
+        *(str(binaries.built("kwok")), f"--kubeconfig={kubeconfig}", f"--config={config}"),
+        *("--manage-all-nodes=true", f"--server-address=127.0.0.1:{kwok}"),
+        # Nobody evicts here, so nobody needs to hear of the nodes every few seconds.
+        "--node-lease-duration-seconds=0",
+    ]
+    yield "kwok", command, kwok, "/healthz", False
