@@ -24,6 +24,12 @@ MISTAKES = (
         theirs='unknown field "spec.participants[1].Data"',
     ),
     Mistake(
+        "an unknown field with nothing in it",  # found by tests.api.admitted
+        {"quorum": {"maximum": None}},
+        ("spec.quorum.maximum: no such field; did you mean minimum?",),
+        theirs='unknown field "spec.quorum.maximum"',
+    ),
+    Mistake(
         "a text for a number",
         {"rounds": "ten"},
         ('spec.rounds: "ten" is not a whole number; use 1 to 10000',),

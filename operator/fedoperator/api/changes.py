@@ -2,9 +2,11 @@
 
 import operator
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic.alias_generators import to_camel
 
+from fedoperator.api.personal import Personalization
 from fedoperator.api.training import Participant, TrainingSpec
 
 FIXED = (
@@ -47,7 +49,7 @@ def _spelled(name: str) -> str:
 def transitions() -> Iterator[tuple[str, str, str]]:
     """(field, CEL over self and oldSelf at the root, sentence): what may change after the start."""
     # Of spec.parameters, which has no schema, the API server does not see that a name was
-    # exchanged for another (1.37: it compares only names that both sides have); `changes` does.
+    # exchanged for another (1.37: it compares only names that both sides have); `policy` does.
     before = "!has(oldSelf.status) || !has(oldSelf.status.round)"
     for name in FIXED:
         field = _spelled(name)
@@ -70,11 +72,25 @@ def transitions() -> Iterator[tuple[str, str, str]]:
     yield "spec.participants", f"{before} || {new} + {old} == {old} + {new}", PARTICIPANT_SUSPENDED
 
 
+def same(old: Any, new: Any) -> bool:
+    """Equality as Kubernetes has it: true is not 1, though 1.0 is."""
+    if isinstance(old, bool) or isinstance(new, bool):
+        return old is new
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() == new.keys() and all(same(old[key], new[key]) for key in old)
+    if isinstance(old, list) and isinstance(new, list):
+        pairs = zip(old, new, strict=False)
+        return len(old) == len(new) and all(same(*pair) for pair in pairs)
+    if isinstance(old, Personalization) and isinstance(new, Personalization):
+        return same(old.to_dict(), new.to_dict())
+    return bool(old == new)
+
+
 def refused(old: TrainingSpec, new: TrainingSpec) -> Iterator[tuple[str, str]]:
     """(field, sentence) of what a started training does not let go; `transitions` in Python."""
     for name in FIXED:
         field = operator.attrgetter(name)
-        if field(old) != field(new):
+        if not same(field(old), field(new)):
             yield _spelled(name), IS_FIXED
     if new.strategy.name == "SCAFFOLD":
         there, here = ({p.name for p in spec.participants} for spec in (old, new))
