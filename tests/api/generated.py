@@ -27,6 +27,8 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "key": ("token", ".x", "a" * 253),
     "name of an environment variable": ("NCCL_DEBUG", "_", "a.b-c", "A" * 128),
     "digest": (f"sha256:{'0' * 64}",),
+    "name of a queue": ("team-a", "0", "x" * 63),
+    "key of a node's label": ("zone", "topology.kubernetes.io/zone", "A.b_c"),
     "pattern of names": ("*", "head.*", "[ab]?", "x" * 253),
 }
 """What a text with a word of its own may be."""

@@ -54,6 +54,12 @@ REFUSED = (
         ("spec.trainer: ", SUSPENDED),
     ),
     Change(
+        "the queue",
+        {"scheduling": {"queueName": "team-a"}},
+        (f"spec.scheduling: {SUSPENDED}",),
+        ("spec.scheduling: ", SUSPENDED),
+    ),
+    Change(
         "a participant that is there",
         {"participants": [{"name": "west"}, {"name": "south", "trainer": {"nodes": 2}}]},
         (f"spec.participants[1]: south {SUSPENDED}",),
@@ -92,6 +98,7 @@ ALLOWED = (
     Change("a removed participant", {"participants": [{"name": "south"}]}),
     Change("one removed, one added", {"participants": [{"name": "east"}, {"name": "south"}]}),
     Change("another order", {"participants": [{"name": "south"}, {"name": "north"}]}),
+    Change("the queue while suspended", {"suspend": True, "scheduling": {"queueName": "team-a"}}),
     Change("the trainer while suspended", {"suspend": True, "trainer": BIGGER}),
     Change(
         "a participant while suspended",

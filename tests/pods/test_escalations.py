@@ -21,7 +21,7 @@ POD_FIELDS = {
     "restartPolicy", "automountServiceAccountToken", "enableServiceLinks", "subdomain",
     "securityContext", "containers", "volumes", "nodeSelector", "tolerations", "imagePullSecrets",
     "runtimeClassName", "priorityClassName", "schedulerName", "terminationGracePeriodSeconds",
-    "topologySpreadConstraints",
+    "topologySpreadConstraints", "affinity",
 }  # fmt: skip
 
 

@@ -46,6 +46,12 @@ def _spelled(name: str) -> str:
     return ".".join(["spec", *map(to_camel, name.split("."))])
 
 
+def _same_or_missing(field: str) -> str:
+    """CEL: an optional field is what it was."""
+    here, there = f"has(self.{field})", f"has(oldSelf.{field})"
+    return f"({here} == {there} && (!{here} || self.{field} == oldSelf.{field}))"
+
+
 def transitions() -> Iterator[tuple[str, str, str]]:
     """(field, CEL over self and oldSelf at the root, sentence): what may change after the start."""
     # Of spec.parameters, which has no schema, the API server does not see that a name was
@@ -55,8 +61,7 @@ def transitions() -> Iterator[tuple[str, str, str]]:
         field = _spelled(name)
         same = f"self.{field} == oldSelf.{field}"
         if name in _OPTIONAL:
-            here, there = f"has(self.{field})", f"has(oldSelf.{field})"
-            same = f"({here} == {there} && (!{here} || {same}))"
+            same = _same_or_missing(field)
         yield field, f"{before} || {same}", IS_FIXED
     new, old = "self.spec.participants", "oldSelf.spec.participants"
     # The sum of two lists keyed by name has each name once.
@@ -66,6 +71,8 @@ def transitions() -> Iterator[tuple[str, str, str]]:
     before += " || self.spec.suspend"
     unchanged = "self.spec.trainer == oldSelf.spec.trainer"
     yield "spec.trainer", f"{before} || {unchanged}", WHILE_SUSPENDED
+    unchanged = _same_or_missing("spec.scheduling")
+    yield "spec.scheduling", f"{before} || {unchanged}", WHILE_SUSPENDED
     # The sum keeps the later of two entries of one name, and equality ignores the order: so the
     # sums differ only where somebody in both lists changed. Linear, where looking up each name in
     # the other list is not affordable.
@@ -100,6 +107,8 @@ def refused(old: TrainingSpec, new: TrainingSpec) -> Iterator[tuple[str, str]]:
         return
     if old.trainer != new.trainer:
         yield "spec.trainer", WHILE_SUSPENDED
+    if old.scheduling != new.scheduling:
+        yield "spec.scheduling", WHILE_SUSPENDED
     before: dict[str, Participant] = {p.name: p for p in old.participants}
     for index, participant in enumerate(new.participants):
         if before.get(participant.name, participant) != participant:

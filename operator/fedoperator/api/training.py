@@ -29,6 +29,7 @@ from fedoperator.api.fields import (
     free_path,
 )
 from fedoperator.api.personal import Ditto, FineTune, Personalization
+from fedoperator.api.scheduling import Scheduling
 from fedoperator.api.status import TrainingStatus
 from fedoperator.api.strategy import Strategy
 from fedoperator.api.trainer import Trainer, TrainerFields, TrainerOverride, merged
@@ -369,6 +370,7 @@ class TrainingSpec(Model):
     history: Annotated[int, Field(ge=2, le=10000)] = 1000
     """FederatedRounds kept; older ones are deleted."""
 
+    scheduling: Scheduling | None = None
     security: Security = Security()
     suspend: bool = False
     """Stop at once what trains, keep everything; false goes on with the same round."""
