@@ -1,9 +1,10 @@
 """What tests of several folders share: an API server that knows our two kinds."""
 
+import contextlib
 import json
 import pathlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +48,21 @@ def api_server() -> Iterator[pathlib.Path]:
 
 @pytest.fixture(scope="session")
 def kubectl(api_server: pathlib.Path) -> Kubectl:
-    """For an API server with our CRDs, established."""
+    """For an API server with our CRDs, established, and their policy."""
+    return installed(api_server)
+
+
+@pytest.fixture
+async def transport(kubectl: Kubectl) -> AsyncIterator[Any]:
+    """The admin's session with an API server that knows our resources."""
+    from fedoperator.cluster import api
+
+    session = api.Api(await api.configuration(kubectl.kubeconfig))
+    yield session
+    await session.close()
+
+
+def installed(api_server: pathlib.Path) -> Kubectl:
     from devcluster import binaries
 
     kubectl = Kubectl(binaries.built("kubectl"), api_server)
@@ -56,7 +71,19 @@ def kubectl(api_server: pathlib.Path) -> Kubectl:
     assert code == 0, answer
     code, answer = kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(crds))
     assert code == 0, answer
+    policy = ROOT / "manifests" / "policy.yaml"
+    code, answer = kubectl("apply", "--server-side", "--validate=strict", "-f", str(policy))
+    assert code == 0, answer
     return kubectl
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Kubectl]:
+    """What the fixture above gives, outside pytest."""
+    from devcluster import apiserver
+
+    with apiserver.api_server() as kubeconfig:
+        yield installed(kubeconfig)
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,28 @@ MISTAKES = (
         theirs='unknown field "spec.participants[1].Data"',
     ),
     Mistake(
+        "an unknown field with nothing in it",  # found by tests.api.admitted
+        {"quorum": {"maximum": None}},
+        ("spec.quorum.maximum: no such field; did you mean minimum?",),
+        theirs='unknown field "spec.quorum.maximum"',
+    ),
+    Mistake(
+        "a queue for pods that stay",
+        {"pods": "Resident", "scheduling": {"queueName": "team-a"}},
+        (
+            "spec.scheduling.queueName: admits one piece of work after the other, and pods that "
+            "stay take many; use pods: PerRound, or leave it out",
+        ),
+    ),
+    Mistake(
+        "a topology of no queue",
+        participants({}, {"trainer": {"topology": {"key": "rack", "by": "Queue"}}}),
+        (
+            "spec.scheduling.queueName: is missing, and a trainer's topology.by is Queue; give it, "
+            "or use by: Scheduler there",
+        ),
+    ),
+    Mistake(
         "a text for a number",
         {"rounds": "ten"},
         ('spec.rounds: "ten" is not a whole number; use 1 to 10000',),

@@ -173,7 +173,12 @@ class World:
 
     def becomes_ready(self, identity: Identity) -> None:
         if self.jobs[identity].state is ChildState.PENDING:
-            self._replace(identity, state=ChildState.READY, trouble=None)
+            self._replace(identity, state=ChildState.READY, trouble=None, queued=False)
+
+    def is_queued(self, identity: Identity) -> None:
+        """A queue has not admitted it yet, or has evicted it."""
+        trouble = Trouble(reason="Queued", message="waits in the queue 'team-a'")
+        self._replace(identity, state=ChildState.PENDING, queued=True, trouble=trouble)
 
     def cannot_start(self, identity: Identity, reason: str = "ImagePullFailed") -> None:
         if self.jobs[identity].state is ChildState.PENDING:

@@ -11,8 +11,7 @@ from typing import Any
 import pydantic
 import pydantic_core
 
-from fedoperator.api import API_VERSION, changes, crd, rules, sentences
-from fedoperator.api.base import NAME_LIMIT, Name
+from fedoperator.api import API_VERSION, changes, crd, metadata, rules, sentences
 from fedoperator.api.sentences import Path
 from fedoperator.api.trainer import TrainerFields
 from fedoperator.api.training import KIND, Participant, TrainingSpec
@@ -20,17 +19,20 @@ from fedoperator.api.training import KIND, Participant, TrainingSpec
 PARAMETERS_LIMIT = 32 * 1024
 """Bytes of spec.parameters as JSON: they travel in an environment variable."""
 
-_NAME: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Name)
 _TOP = ("apiVersion", "kind", "metadata", "spec", "status")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Problem:
-    """field: where, as kubectl spells it. sentence: what is wrong there, and the remedy."""
+    """field: where, as kubectl spells it. sentence: what is wrong there, and the remedy.
+
+    beyond: neither the schema nor CEL of the CRD can say it; the operator does, in a condition.
+    """
 
     field: str
     value: object
     sentence: str
+    beyond: bool = False
 
     def __str__(self) -> str:
         return f"{self.field}: {self.sentence}"
@@ -75,27 +77,8 @@ def _around(document: dict[str, Any]) -> Iterator[Problem]:
     for field in document:
         if field not in _TOP:
             yield Problem(str(field), field, sentences.unknown(field, _TOP))
-    metadata = document.get("metadata")
-    if not isinstance(metadata, dict):
-        yield Problem("metadata", metadata, "is missing; give the training a name there")
-        return
-    name = metadata.get("name")
-    if name is None and not metadata.get("generateName"):
-        yield Problem("metadata.name", None, "is missing; give the training a name")
-    elif name is not None and not _is_name(name):
-        remedy = (
-            f"use at most {NAME_LIMIT} lower-case letters, digits and -, beginning with a letter"
-        )
-        sentence = f"{sentences.shown(name)} is not the name of a training; {remedy}"
-        yield Problem("metadata.name", name, sentence)
-
-
-def _is_name(given: object) -> bool:
-    try:
-        _NAME.validate_python(given, strict=True)
-    except pydantic.ValidationError:
-        return False
-    return True
+    for field, value, sentence in metadata.found(document.get("metadata")):
+        yield Problem(field, value, sentence)
 
 
 def _duplicates(value: Any, schema: crd.Schema, path: Path) -> Iterator[Problem]:
@@ -161,7 +144,8 @@ def _parameters(spec: TrainingSpec) -> Iterator[Problem]:
         return
     if (size := len(text)) > PARAMETERS_LIMIT:
         remedy = f"use {PARAMETERS_LIMIT} or less, and a file in the image or a ConfigMap for more"
-        yield Problem(field, size, f"{size} bytes of JSON are too much; {remedy}")
+        sentence = f"{size} bytes of JSON are too much; {remedy}"
+        yield Problem(field, size, sentence, beyond=True)
 
 
 def _mounts(spec: TrainingSpec) -> Iterator[Problem]:
@@ -203,12 +187,12 @@ def _shared_scratch(spec: TrainingSpec) -> Iterator[Problem]:
         if before != index:
             remedy = f"is the scratch of participants[{before}] already; give each one of its own"
             field = f"spec.participants[{index}].scratch.claimName"
-            yield Problem(field, claim, f"{claim} {remedy}")
+            yield Problem(field, claim, f"{claim} {remedy}", beyond=True)
 
 
 def _exchange_mounted(spec: TrainingSpec, document: dict[str, Any]) -> Iterator[Problem]:
-    metadata = document.get("metadata")
-    name = metadata.get("name") if isinstance(metadata, dict) else None
+    about = document.get("metadata")
+    name = about.get("name") if isinstance(about, dict) else None
     # A name that is still to be generated makes a claim's name that no field can hold; the API
     # server, which knows the name, looks again.
     claim = spec.exchange.claim_of(str(name))
@@ -217,7 +201,8 @@ def _exchange_mounted(spec: TrainingSpec, document: dict[str, Any]) -> Iterator[
 
 
 def _mounted_twice(field: str, path: str) -> Problem:
-    return Problem(field, path, f"{path} is mounted twice; give each volume a path of its own")
+    sentence = f"{path} is mounted twice; give each volume a path of its own"
+    return Problem(field, path, sentence, beyond=True)
 
 
 def _changed(old: dict[str, Any] | None, new: TrainingSpec) -> Iterator[Problem]:

@@ -63,10 +63,10 @@ class Model(pydantic.BaseModel):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _null_is_nothing(cls, given: Any) -> Any:
-        """As on the API server: null is left out, except where it is a choice."""
+        """As on the API server: null is left out, except where it is a choice, or unknown."""
         if not isinstance(given, dict) or None not in given.values():
             return given
-        return {key: v for key, v in given.items() if v is not None or key in _choices(cls)}
+        return {key: v for key, v in given.items() if v is not None or key not in _omitted(cls)}
 
     @pydantic.model_validator(mode="after")
     def _rules_hold(self) -> Self:
@@ -82,14 +82,14 @@ class Model(pydantic.BaseModel):
 
 
 @functools.cache
-def _choices(model: type[Model]) -> frozenset[str]:
-    """The fields in which null means something, under both of their names."""
-    nullable = [
+def _omitted(model: type[Model]) -> frozenset[str]:
+    """The fields in which null means the same as nothing, under both of their names."""
+    usual = [
         (name, field.alias or name)
         for name, field in model.model_fields.items()
-        if field.default is not None and type(None) in get_args(field.annotation)
+        if field.default is None or type(None) not in get_args(field.annotation)
     ]
-    return frozenset(name for names in nullable for name in names)
+    return frozenset(name for names in usual for name in names)
 
 
 class StatusModel(Model):

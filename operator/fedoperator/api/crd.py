@@ -14,7 +14,7 @@ import yaml
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from fedoperator.api import GROUP, VERSION, base, changes, round, rules, status, training
+from fedoperator.api import GROUP, VERSION, base, changes, policy, round, rules, status, training
 
 Schema = dict[str, Any]
 
@@ -105,7 +105,15 @@ def files() -> dict[str, str]:
         f"manifests/crds/{crd['spec']['names']['plural']}.yaml": _HEADER + _dump(crd)
         for crd in definitions
     }
-    return {**plain, "charts/fedtrain/templates/crds.yaml": _chart(definitions)}
+    policies = _HEADER + "".join(f"---\n{_dump(document)}" for document in policy.documents())
+    start, _, text = policies.partition("---\n")
+    guarded = f"{start}{{{{- if .Values.crds.enabled }}}}\n---\n{text}{{{{- end }}}}\n"
+    return {
+        **plain,
+        "manifests/policy.yaml": policies,
+        "charts/fedtrain/templates/crds.yaml": _chart(definitions),
+        "charts/fedtrain/templates/policy.yaml": guarded,
+    }
 
 
 def _schema_of(model: type[pydantic.BaseModel], description: str = "") -> Schema:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from pydantic.alias_generators import to_camel
 
-from fedoperator.api import adapters, measuring, personal
+from fedoperator.api import adapters, measuring, personal, scheduling
 from fedoperator.api.base import NAME_LIMIT, NAME_PATTERN, Rule
 from fedoperator.api.strategy import COORDINATEWISE, COUNTING, DEFAULTS, MINIMUMS
 from fedoperator.api.trainer import TrainerFields
@@ -194,6 +194,7 @@ SPEC = (
     ),
     *measuring.SPEC,
     *personal.SPEC,
+    *scheduling.SPEC,
 )
 
 NAME = Rule(

@@ -200,6 +200,28 @@ class PullSecret(Model):
     """Of the Secret."""
 
 
+class Topology(Model):
+    """All pods of one attempt on nodes that are near each other."""
+
+    key: Annotated[
+        str,
+        Field(
+            pattern="^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+            max_length=253,
+            title="key of a node's label",
+            json_schema_extra={"example": "topology.kubernetes.io/zone"},
+        ),
+    ]
+    """Label of nodes; nodes with the same value of it are near each other."""
+
+    mode: Literal["Required", "Preferred"] = "Preferred"
+    """Required: the pods wait until they can be. Preferred: they are if possible."""
+
+    by: Literal["Scheduler", "Queue"] = "Scheduler"
+    """Scheduler: by affinity of pods. Queue: by Kueue's topology-aware scheduling, whose flavor
+    must have a topology with this label as a level; needs scheduling.queueName."""
+
+
 class TrainerFields(Model):
     """The trainer: what runs at each participant. A participant may override any field."""
 
@@ -267,6 +289,7 @@ class TrainerFields(Model):
     scheduler_name: ObjectName | None = None
     """The cluster's own if left out."""
 
+    topology: Topology | None = None
     shared_memory: Quantity | None = None
     """Size of /dev/shm; the container runtime's 64 MiB if left out."""
 

@@ -31,6 +31,7 @@ from fedoperator.api.fields import (
 )
 from fedoperator.api.network import Network
 from fedoperator.api.personal import Ditto, FineTune, Personalization
+from fedoperator.api.scheduling import Scheduling
 from fedoperator.api.status import TrainingStatus
 from fedoperator.api.strategy import Strategy
 from fedoperator.api.trainer import Trainer, TrainerFields, TrainerOverride, merged
@@ -385,6 +386,7 @@ class TrainingSpec(Model):
     history: Annotated[int, Field(ge=2, le=10000)] = 1000
     """FederatedRounds kept; older ones are deleted."""
 
+    scheduling: Scheduling | None = None
     security: Security = Security()
     network: Network = Network()
     suspend: bool = False

@@ -79,6 +79,10 @@ def _settled(look: Look, role: Role, number: int, assignment: A, budget: Budget)
         return retry.after_failure(assignment, failure, trouble, budget, look.now)
     if assignment.state == "Suspended":
         return assignment
+    if child.queued:
+        # Evicted, it begins anew when it is admitted again: the same attempt, a clock from zero.
+        waits = assignment.model_copy(update={"state": "Invited", "started_at": None})
+        return _waiting(waits, child.trouble or Trouble(reason="Queued", message=""))
     if child.state is ChildState.READY:
         running = assignment.state == "Running"
         since = look.since(assignment.started_at if running else None)

@@ -9,6 +9,7 @@ from fedoperator.api import API_VERSION
 from fedoperator.api import training as training_api
 from fedoperator.api.base import seconds
 from fedoperator.api.fields import SCRATCH_PATH
+from fedoperator.api.scheduling import QUEUE_LABEL
 from fedoperator.api.trainer import TrainerFields
 from fedoperator.api.training import Training
 from fedoperator.rounds import network, observed, volumes
@@ -154,16 +155,20 @@ def job(workload: Workload, controller_image: str) -> Object:
         labels[observed.PARTICIPANT_LABEL] = identity.participant
     if workload.stays:
         labels[observed.RESIDENT_LABEL] = "true"
+    queue = training.spec.scheduling.queue_name if training.spec.scheduling else None
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
             "name": workload.name,
             "namespace": training.namespace,
-            "labels": labels,
+            # On the Job alone: a pod with a queue of its own would be admitted a second time.
+            "labels": labels | ({QUEUE_LABEL: queue} if queue is not None else {}),
             "ownerReferences": [owner_reference(training)],
         },
         "spec": {
+            # From here on the queue's to say: a Job that exists is never written again.
+            **({"suspend": True} if queue is not None else {}),
             "completionMode": "Indexed",
             "completions": workload.nodes,
             "parallelism": workload.nodes,
@@ -172,8 +177,12 @@ def job(workload: Workload, controller_image: str) -> Object:
             "activeDeadlineSeconds": BACKSTOP_SECONDS,
             "podFailurePolicy": {"rules": _failure_rules(identity.role)},
             "template": {
-                "metadata": {"labels": labels},
-                "spec": _pod(workload, controller_image) | _spread(workload, labels),
+                "metadata": {"labels": labels} | _asked_of_the_queue(workload),
+                "spec": {
+                    **_pod(workload, controller_image),
+                    **_spread(workload, labels),
+                    **_together(workload, labels),
+                },
             },
         },
     }
@@ -190,6 +199,30 @@ def _spread(workload: Workload, labels: Object) -> Object:
         "labelSelector": {"matchLabels": labels},
     }
     return {"topologySpreadConstraints": [constraint]}
+
+
+def _together(workload: Workload, labels: Object) -> Object:
+    """Pods of one attempt attract each other to nodes with one value of the topology's key."""
+    topology = workload.trainer.topology if workload.trainer is not None else None
+    if topology is None or topology.by != "Scheduler" or workload.nodes == 1:
+        return {}
+    # The first pod matches its own term, and goes where it likes (InterPodAffinity).
+    term = {"topologyKey": topology.key, "labelSelector": {"matchLabels": labels}}
+    kind = "requiredDuringSchedulingIgnoredDuringExecution"
+    terms: list[Object] = [term]
+    if topology.mode == "Preferred":
+        kind = "preferredDuringSchedulingIgnoredDuringExecution"
+        terms = [{"weight": 100, "podAffinityTerm": term}]
+    return {"affinity": {"podAffinity": {kind: terms}}}
+
+
+def _asked_of_the_queue(workload: Workload) -> Object:
+    """Kueue reads from the pods of a Job how near they want to be (KEP-2724)."""
+    topology = workload.trainer.topology if workload.trainer is not None else None
+    if topology is None or topology.by != "Queue":
+        return {}
+    name = f"kueue.x-k8s.io/podset-{topology.mode.lower()}-topology"
+    return {"annotations": {name: topology.key}}
 
 
 def _failure_rules(role: Role) -> list[Object]:
@@ -233,7 +266,9 @@ def _pod(workload: Workload, controller_image: str) -> Object:
         "containers": [_container(workload, controller_image, mounts)],
         "volumes": sources,
     }
-    given = trainer.to_dict()
+    scheduling = workload.training.spec.scheduling
+    usual = {} if scheduling is None else scheduling.to_dict()
+    given = usual | trainer.to_dict()
     for name in (
         "imagePullSecrets",
         "nodeSelector",

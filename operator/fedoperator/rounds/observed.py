@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from fedoperator.api.scheduling import QUEUE_LABEL
 from fedtrain.contract import Exit, Message, Role, parted_id
 
 TRAINING_LABEL = "fedtrain.dev/training"
@@ -92,6 +93,8 @@ class Child:
     """What its termination message measured; None if the message is lost."""
     resident: bool = False
     """Whether it stays when its work is done, and takes the next."""
+    queued: bool = False
+    """Whether it waits for a queue, or whoever else has suspended it, to let it run."""
 
     @property
     def finished(self) -> bool:
@@ -151,6 +154,8 @@ def child(
     elif succeeded:
         state = ChildState.SUCCEEDED
         result = next((m.result for m in _messages(pods) if m.result), None)
+    elif _is_suspended(job):
+        trouble = _queued(job)
     elif _is_ready(job):
         state = ChildState.READY
     else:
@@ -167,6 +172,7 @@ def child(
         trouble=trouble,
         result=result,
         resident=stays(job),
+        queued=state is ChildState.PENDING and _is_suspended(job),
     )
 
 
@@ -236,7 +242,7 @@ def wants_pods(job: Mapping[str, Any], now: datetime) -> bool:
     over = {"FailureTarget", "Failed", "SuccessCriteriaMet", "Complete"}
     if any(c["type"] in over and c["status"] == "True" for c in status.get("conditions") or []):
         return True
-    if _is_ready(job):
+    if _is_ready(job) or _is_suspended(job):
         return False
     return now - parse_time(job["metadata"]["creationTimestamp"]) >= OVERDUE
 
@@ -249,6 +255,20 @@ def _is_ready(job: Mapping[str, Any]) -> bool:
     """All its pods run, or did and are done: a shard may end before another has begun."""
     status = job.get("status") or {}
     return (status.get("ready") or 0) + (status.get("succeeded") or 0) >= _nodes(job)
+
+
+def _is_suspended(job: Mapping[str, Any]) -> bool:
+    """Somebody keeps it from running; we make Jobs suspended for a queue, and never write again."""
+    return bool(job["spec"].get("suspend"))
+
+
+def _queued(job: Mapping[str, Any]) -> Trouble:
+    queue = (job["metadata"].get("labels") or {}).get(QUEUE_LABEL)
+    if queue is None:
+        sentence = "somebody has suspended its Job; it goes on when spec.suspend is false there"
+        return Trouble(reason="JobSuspended", message=sentence)
+    sentence = f"waits in the queue {queue!r}; `kubectl get workloads.kueue.x-k8s.io` says for what"
+    return Trouble(reason="Queued", message=sentence)
 
 
 def parse_time(text: str) -> datetime:
