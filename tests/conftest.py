@@ -45,18 +45,23 @@ def api_server() -> Iterator[pathlib.Path]:
         yield kubeconfig
 
 
-@pytest.fixture(scope="session")
-def kubectl(api_server: pathlib.Path) -> Kubectl:
-    """For an API server with our CRDs, established."""
+def with_crds(kubeconfig: pathlib.Path) -> Kubectl:
+    """Install our CRDs and wait until they are established."""
     from devcluster import binaries
 
-    kubectl = Kubectl(binaries.built("kubectl"), api_server)
+    kubectl = Kubectl(binaries.built("kubectl"), kubeconfig)
     crds = ROOT / "manifests" / "crds"
     code, answer = kubectl("apply", "--server-side", "--validate=strict", "-f", str(crds))
     assert code == 0, answer
     code, answer = kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(crds))
     assert code == 0, answer
     return kubectl
+
+
+@pytest.fixture(scope="session")
+def kubectl(api_server: pathlib.Path) -> Kubectl:
+    """For an API server with our CRDs, established."""
+    return with_crds(api_server)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,168 @@
+"""The bench: one API server, one zygote, and many runs at once."""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import pathlib
+import ssl
+import uuid
+from collections.abc import AsyncIterator, Iterable, Sequence
+
+from kubernetes.aio import client as kubernetes
+
+from fedoperator.cluster import api
+from tests.cluster import rbac
+from tests.faults.faults import POSITIONS, Fault, a_mix, two_crashes
+from tests.faults.mirror import Mirror, path
+from tests.faults.nursery import Nursery
+from tests.faults.proxy import Upstream
+from tests.faults.run import NOT_CONVERGED, Outcome, Point, Run, Surroundings
+from tests.faults.verdict import differences
+
+AT_ONCE = int(os.environ.get("FEDTRAIN_FAULTS_AT_ONCE", 4 * (os.cpu_count() or 2)))
+"""Runs: most of each is waiting; each wants a fifth of a core."""
+
+
+class Bench:
+    """Runs points, and compares each with the undisturbed run of its scenario."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._slots: asyncio.Queue[int] = asyncio.Queue()
+        for slot in range(AT_ONCE):
+            self._slots.put_nowait(slot)
+        self._undisturbed: dict[str, asyncio.Task[Outcome]] = {}
+        self.verbs: set[tuple[str, str, str]] = set()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, kubeconfig: pathlib.Path, folder: pathlib.Path) -> AsyncIterator["Bench"]:
+        """For an API server that knows our resources."""
+        loaded = await api.configuration(kubeconfig)
+        admin = api.Api(loaded)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(admin.close)
+            mirror = Mirror(admin)
+            upstream = Upstream(loaded.host, _anybodys(loaded))
+            stack.push_async_callback(upstream.session.close)
+            nursery = await stack.enter_async_context(Nursery.open())
+            around = Surroundings(
+                api=admin,
+                mirror=mirror,
+                upstream=upstream,
+                nursery=nursery,
+                token=await _account(admin),
+                folder=folder,
+            )
+            watching = asyncio.create_task(mirror.run())
+            try:
+                yield cls(around)
+            finally:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+
+    async def run(self, point: Point) -> Outcome:
+        """One point, compared with the undisturbed run."""
+        undisturbed = await self.undisturbed(point.scenario)
+        outcome = await self._run(point)
+        ended = NOT_CONVERGED not in (*undisturbed.wrong, *outcome.wrong)
+        if ended and undisturbed.end is not None and outcome.end is not None:
+            outcome.wrong += differences(undisturbed.end, outcome.end)
+        return outcome
+
+    async def undisturbed(self, scenario: str) -> Outcome:
+        if scenario not in self._undisturbed:
+            running = self._run(Point(scenario=scenario, replay=f"--scenario {scenario}"))
+            self._undisturbed[scenario] = asyncio.create_task(running)
+        return await self._undisturbed[scenario]
+
+    async def _run(self, point: Point) -> Outcome:
+        slot = await self._slots.get()
+        try:
+            name = f"f-{uuid.uuid4().hex[:10]}"
+            outcome = await Run(self._around, point, name, slot).run()
+        finally:
+            self._slots.put_nowait(slot)
+        self.verbs |= outcome.verbs
+        return outcome
+
+    async def all(self, points: Sequence[Point]) -> AsyncIterator[Outcome]:
+        """Their outcomes as they come."""
+        tasks = [asyncio.create_task(self.run(point)) for point in points]
+        try:
+            for ended in asyncio.as_completed(tasks):
+                yield await ended
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# Which points there are ------------------------------------------------------------------------
+
+
+def crash_points(scenario: str, writes: int) -> list[Point]:
+    return [crash_point(scenario, n, p) for n in range(1, writes + 1) for p in POSITIONS]
+
+
+def crash_point(scenario: str, write: int, position: str) -> Point:
+    fault = Fault(kind="kill", at=write, position=position)
+    replay = f"--scenario {scenario} --write {write} --position {position}"
+    return Point(scenario=scenario, faults=(fault,), replay=replay)
+
+
+def double_crash(scenario: str, seed: str, writes: int) -> Point:
+    replay = f"--scenario {scenario} --crashes {seed}"
+    return Point(scenario=scenario, faults=two_crashes(seed, writes), replay=replay)
+
+
+def mix(scenario: str, seed: str, writes: int) -> Point:
+    replay = f"--scenario {scenario} --mix {seed}"
+    return Point(scenario=scenario, faults=a_mix(seed, writes), replay=replay)
+
+
+def a_quarter(points: Iterable[Point]) -> list[Point]:
+    """The same ones always."""
+    return [p for p in points if hashlib.sha256(p.replay.encode()).digest()[0] < 64]
+
+
+def processor_seconds() -> float:
+    """Of this process and of all that descend from it."""
+    parents: dict[int, int] = {}
+    used: dict[int, float] = {}
+    ticks = os.sysconf("SC_CLK_TCK")
+    for entry in pathlib.Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(entry.name)] = int(fields[1])
+        used[int(entry.name)] = sum(map(int, fields[11:15])) / ticks
+
+    def descends(pid: int) -> bool:
+        while pid > 1 and pid != os.getpid():
+            pid = parents.get(pid, 0)
+        return pid == os.getpid()
+
+    return sum(seconds for pid, seconds in used.items() if descends(pid))
+
+
+def _anybodys(loaded: kubernetes.Configuration) -> ssl.SSLContext:
+    """To reach the server without the admin's certificate."""
+    return ssl.create_default_context(cafile=loaded.ssl_ca_cert)
+
+
+async def _account(admin: api.Api) -> str:
+    """The token of an account that may do what the operator does, where it is bound."""
+    await admin.request(
+        "POST", path("serviceaccounts", "default"), {"metadata": {"name": "operator"}}
+    )
+    role = {"metadata": {"name": "operator"}, "rules": rbac.rules(rbac.NAMESPACED + rbac.LEASES)}
+    await admin.request("POST", "/apis/rbac.authorization.k8s.io/v1/clusterroles", role)
+    where = path("serviceaccounts", "default", "operator", "token")
+    made = await admin.request("POST", where, {"spec": {"expirationSeconds": 86400}})
+    token: str = made["status"]["token"]
+    return token
