@@ -60,7 +60,7 @@ class Nursery:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls) -> AsyncIterator["Nursery"]:
+    async def open(cls, planted: str = "") -> AsyncIterator["Nursery"]:
         ours, theirs = socket.socketpair()
         environment = {
             "PATH": os.environ["PATH"],
@@ -68,6 +68,7 @@ class Nursery:
             "PYTHONDONTWRITEBYTECODE": "1",
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
+            "FEDTRAIN_PLANTED": planted,
         }
         with ours:
             with theirs:

@@ -1,0 +1,75 @@
+"""Whatever the operator is killed at, its training comes to the same end: a quarter of all points.
+
+`make faults` runs all of them, and random crashes and mixes beside.
+"""
+
+import pytest
+
+from tests.cluster import rbac
+from tests.faults import bench
+from tests.faults.bench import Bench
+from tests.faults.run import Point
+from tests.faults.scenarios import SCENARIOS
+
+pytestmark = pytest.mark.apiserver
+
+SELDOM = {
+    ("", "events", "list"),  # of Jobs that do not start for half a minute
+}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_the_same_end_wherever_the_operator_is_killed(faults, name):
+    undisturbed = await faults.undisturbed(name)
+    assert undisturbed.wrong == []
+    points = bench.a_quarter(bench.crash_points(name, len(undisturbed.written)))
+    assert len(points) > len(undisturbed.written) / 3, "hardly any"
+    outcomes = [outcome async for outcome in faults.all(points)]
+    assert [(str(o.point), o.point.replay, o.hit, o.wrong) for o in outcomes if o.wrong] == []
+    assert sum(bool(o.hit) for o in outcomes) >= 0.8 * len(points), "hardly any was killed"
+    granted = {
+        (group, resource, verb)
+        for group, resource, verbs in rbac.NAMESPACED + rbac.LEASES
+        for verb in verbs.split()
+    }
+    assert faults.verbs <= granted
+    if name == "plain":
+        assert granted - faults.verbs <= SELDOM
+
+
+async def test_a_forked_operator_does_what_a_started_one_does(faults):
+    """Killed in the middle of a commit, and started by `python -m fedoperator` each time."""
+    forked = bench.crash_point("plain", 16, "unanswered")
+    started = Point(scenario=forked.scenario, faults=forked.faults, plainly=True)
+    for outcome in ([await faults.run(started)], [await faults.run(forked)]):
+        assert outcome[0].wrong == []
+        assert outcome[0].hit != []
+
+
+async def test_a_successor_with_another_identity_waits_for_the_lease(faults):
+    point = bench.followed_by_a_stranger(bench.crash_point("plain", 18, "after"))
+    outcome = await faults.run(point)
+    assert outcome.wrong == []
+    acquired = [line for line in outcome.log.splitlines() if "lease acquired" in line]
+    assert ["operator-0" in acquired[0], "operator-1" in acquired[1]] == [True, True]
+
+
+PLANTED = """
+import types
+from fedoperator.rounds import life, machine
+machine.life = types.SimpleNamespace(**vars(life))
+machine.life.filled_in = lambda look, record: record
+"""
+"""A record that was made, and whose first status was not written any more, is taken as it is."""
+
+
+async def test_the_bench_finds_what_is_planted(kubectl, tmp_path, monkeypatch):
+    from tests.faults import run
+
+    monkeypatch.setattr(run, "CONVERGES", 20.0)
+    async with Bench.open(kubectl.kubeconfig, tmp_path, planted=PLANTED) as faults:
+        undisturbed = await faults.undisturbed("plain")
+        assert undisturbed.wrong == []
+        begun = undisturbed.written.index("create federatedrounds digits-00001") + 1
+        outcome = await faults.run(bench.crash_point("plain", begun, "after"))
+        assert outcome.wrong != []
