@@ -26,7 +26,7 @@ PROGRESS = 15.0
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--scenario", choices=SCENARIOS, help="only this one")
+    parser.add_argument("--scenario", choices=SCENARIOS, help="only this one", action="append")
     one = parser.add_argument_group("one run, which tells its story")
     one.add_argument("--write", type=int, metavar="N", help="kill the operator at its Nth write")
     one.add_argument("--position", choices=POSITIONS, default="after")
@@ -34,10 +34,11 @@ def main() -> int:
     one.add_argument("--mix", metavar="SEED", help="the faults of that seed")
     one.add_argument("--undisturbed", action="store_true")
     many = parser.add_argument_group("many runs")
-    many.add_argument("--quarter", action="store_true", help="every fourth crash point")
+    many.add_argument(
+        "--part", type=int, default=1, metavar="N", help="one crash point of N; 0: none"
+    )
     many.add_argument("--doubles", type=int, default=0, metavar="N", help="random double crashes")
     many.add_argument("--mixes", type=int, default=0, metavar="N", help="random mixes of faults")
-    many.add_argument("--no-points", action="store_true", help="leave single crashes out")
     many.add_argument("--seed", type=int, default=int(time.time()))
     wanted = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -57,13 +58,12 @@ async def _main(wanted: argparse.Namespace, kubeconfig: pathlib.Path, folder: pa
     async with Bench.open(kubeconfig, folder) as faults:
         if wanted.write or wanted.crashes or wanted.mix or wanted.undisturbed:
             return await _one(faults, wanted)
-        names = [wanted.scenario] if wanted.scenario else list(SCENARIOS)
+        names = wanted.scenario or list(SCENARIOS)
         failed = 0
         for name in names:
             writes = len((await faults.undisturbed(name)).written)
-            points = [] if wanted.no_points else bench.crash_points(name, writes)
-            if wanted.quarter:
-                points = bench.a_quarter(points)
+            points = bench.crash_points(name, writes)
+            points = bench.a_part(points, wanted.part) if wanted.part else []
             share = range(names.index(name), wanted.doubles, len(names))
             points += [bench.double_crash(name, f"{wanted.seed}-{n}", writes) for n in share]
             share = range(names.index(name), wanted.mixes, len(names))
@@ -112,16 +112,17 @@ def tell(outcome: Outcome) -> None:
 
 
 async def _one(faults: Bench, wanted: argparse.Namespace) -> int:
-    undisturbed = await faults.undisturbed(wanted.scenario)
+    (name,) = wanted.scenario
+    undisturbed = await faults.undisturbed(name)
     writes = len(undisturbed.written)
     outcome = undisturbed
     if wanted.write:
-        point = bench.crash_point(wanted.scenario, wanted.write, wanted.position)
+        point = bench.crash_point(name, wanted.write, wanted.position)
         outcome = await faults.run(point)
     elif wanted.crashes:
-        outcome = await faults.run(bench.double_crash(wanted.scenario, wanted.crashes, writes))
+        outcome = await faults.run(bench.double_crash(name, wanted.crashes, writes))
     elif wanted.mix:
-        outcome = await faults.run(bench.mix(wanted.scenario, wanted.mix, writes))
+        outcome = await faults.run(bench.mix(name, wanted.mix, writes))
     print(outcome.log)
     print("\n".join(outcome.story))
     for number, write in enumerate(outcome.written, 1):

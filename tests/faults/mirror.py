@@ -37,8 +37,8 @@ class View:
         self.objects: dict[Name, Object] = {}
         self.created: Counter[Name] = Counter()
         self.deleted: Counter[Name] = Counter()
-        self.models: dict[int, set[str]] = defaultdict(set)
-        """Round → every global model that a training's status ever named for it."""
+        self.models: dict[tuple[str, int], set[str]] = defaultdict(set)
+        """uid and round → every global model that a training's status ever named for it."""
         self.listeners: list[Callable[[str, Name, Object], None]] = []
         self._changed = asyncio.Event()
 
@@ -75,7 +75,7 @@ class View:
             self.created[name] += kind == "ADDED"
         model = (it.get("status") or {}).get("globalModel")
         if name[0] == "federatedtrainings" and model is not None:
-            self.models[model["round"]].add(f"{model['path']} {model['digest']}")
+            self.models[uid, model["round"]].add(f"{model['path']} {model['digest']}")
         for listener in self.listeners:
             listener(kind, name, it)
         self._changed.set()

@@ -17,6 +17,7 @@ from fedoperator.rounds import observed
 from fedtrain import contract
 from fedtrain.contract import Message
 from tests.cluster import playing
+from tests.cluster.stage import NAME
 from tests.faults.mirror import Name, Object, View, path
 from tests.faults.nursery import Nursery, Process
 from tests.faults.scenarios import Outcome, Scenario, result, states
@@ -74,7 +75,8 @@ class Player:
 
     async def _play_once(self, job: Object, pod: Object) -> None:
         task = playing.task(job)
-        outcome = self._scenario.outcome(task)
+        life = 1 + self._view.deleted["federatedtrainings", NAME]
+        outcome = self._scenario.outcome(task, life)
         if outcome.seen or outcome.seconds is None:  # The others are over too soon to tell of it.
             await self._job(job, playing.job_ready())
         if outcome.seen:

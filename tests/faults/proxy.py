@@ -71,7 +71,8 @@ class Call:
 
     @property
     def lists(self) -> bool:
-        return self.verb == "list" and self.resource[1] != ""
+        """A list of children, the one that may be old; an expired one may be any."""
+        return self.verb == "list" and self.resource[1] == "jobs"
 
     @property
     def writes(self) -> bool:
@@ -155,7 +156,7 @@ class Proxy:
             if fault.kind == "delay":
                 await asyncio.sleep(fault.seconds)
             elif fault.kind == "answer":
-                return _refusal(410 if fault.code == 409 and call.lists else fault.code)
+                return _refusal(410 if fault.code == 409 and call.verb == "list" else fault.code)
             elif fault.kind == "kill" and fault.position == "before":
                 return self._end(request, fault)
         asked = await self._ask(request, body)
@@ -164,7 +165,7 @@ class Proxy:
         status, headers, answer = asked
         if resource == "leases" and request.method != "GET" and status < 300:
             self.led_at = min(self.led_at, _now())
-        if call.lists and resource == "federatedtrainings":
+        if (resource, call.verb) == ("federatedtrainings", "list"):
             self.listed_at = min(self.listed_at, _now())
         if call.lists and status == 200:
             answer = self._as_it_was(str(request.rel_url), answer, faults)

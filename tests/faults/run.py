@@ -156,8 +156,7 @@ class Run(User):
         self.view.listeners.append(
             lambda kind, name, it: self._says(f"{kind.lower()} {' '.join(name)} {_told(it)}")
         )
-        where = path("federatedtrainings", self.namespace)
-        await self._insists("POST", where, self.scenario.training)
+        await self.apply()
         user = asyncio.create_task(self.scenario.user(self))
         try:
             while not (user.done() and self.scenario.done(self.view)):
@@ -186,6 +185,10 @@ class Run(User):
                 return
             await asyncio.sleep(0.1)
         self.outcome.wrong.append(f"it still writes {SETTLES:.0f} s after its end")
+
+    async def apply(self) -> None:
+        where = path("federatedtrainings", self.namespace)
+        await self._insists("POST", where, self.scenario.training)
 
     async def edit(self, **changes: Any) -> None:
         where = path("federatedtrainings", self.namespace, NAME)

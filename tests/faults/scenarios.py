@@ -1,4 +1,4 @@
-"""The seven trainings of the bench: what the user does, what becomes of all work, the end.
+"""The trainings of the bench: what the user does, what becomes of all work, the end.
 
 Everything follows from what is stored, never from the time, so that each run of a scenario comes to
 the same end whatever happens to the operator.
@@ -39,6 +39,7 @@ class User:
 
     view: View
 
+    async def apply(self) -> None: ...
     async def edit(self, **changes: Any) -> None: ...
     async def delete(self) -> None: ...
 
@@ -63,14 +64,15 @@ class Scenario:
     user: Callable[[User], Awaitable[None]] = _nothing
     done: Callable[[View], bool] = _succeeded
 
-    def outcome(self, task: Mapping[str, Any]) -> Outcome:
+    def outcome(self, task: Mapping[str, Any], life: int = 1) -> Outcome:
+        """life: of the training; in a later one all goes well."""
         key = "/".join(
             str(part)
             for part in (task["role"], task["round"], task.get("participant", ""), task["attempt"])
         )
         # East is slower than the others.
         usual = Outcome(seen=task["role"] == "train" and task["participant"] == "east")
-        return self.outcomes.get(key, usual)
+        return self.outcomes.get(key, usual) if life == 1 else usual
 
 
 def result(task: Mapping[str, Any], outcome: Outcome) -> Object:
@@ -119,6 +121,15 @@ def _trains(view: View, name: str) -> bool:
 async def _deletes(user: User) -> None:
     await user.view.until(_alone(2, "east"))
     await user.delete()
+
+
+async def _applies_again(user: User) -> None:
+    await _deletes(user)
+    await user.apply()
+
+
+def _succeeded_again(view: View) -> bool:
+    return view.created["federatedtrainings", NAME] == 2 and _succeeded(view)
 
 
 def _only_claims(view: View) -> bool:
@@ -185,6 +196,14 @@ SCENARIOS = {
             outcomes={"train/2/east/1": NEVER},
             user=_deletes,
             done=_only_claims,
+        ),
+        Scenario(
+            name="again",
+            says="deleted in the middle of round 2, and at once applied again",
+            training=a_training(THREE, rounds=3),
+            outcomes={"train/2/east/1": NEVER},
+            user=_applies_again,
+            done=_succeeded_again,
         ),
         Scenario(
             name="suspend",

@@ -22,7 +22,7 @@ SELDOM = {
 async def test_the_same_end_wherever_the_operator_is_killed(faults, name):
     undisturbed = await faults.undisturbed(name)
     assert undisturbed.wrong == []
-    points = bench.a_quarter(bench.crash_points(name, len(undisturbed.written)))
+    points = bench.a_part(bench.crash_points(name, len(undisturbed.written)), of=4)
     assert len(points) > len(undisturbed.written) / 3, "hardly any"
     outcomes = [outcome async for outcome in faults.all(points)]
     assert [(str(o.point), o.point.replay, o.hit, o.wrong) for o in outcomes if o.wrong] == []

@@ -72,7 +72,7 @@ def _counted_twice(view: View) -> Iterator[str]:
 
 
 def _models(view: View) -> Iterator[str]:
-    for number, models in view.models.items():
+    for (_, number), models in view.models.items():
         if len(models) > 1:
             yield f"round {number} had {len(models)} global models: {', '.join(sorted(models))}"
 
