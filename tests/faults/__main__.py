@@ -10,11 +10,11 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from devcluster import apiserver
 from tests.conftest import with_crds
-from tests.faults import bench
+from tests.faults import bench, outages
 from tests.faults.bench import Bench
 from tests.faults.faults import POSITIONS
 from tests.faults.run import NOT_CONVERGED, Outcome, Point
@@ -39,23 +39,32 @@ def main() -> int:
     )
     many.add_argument("--doubles", type=int, default=0, metavar="N", help="random double crashes")
     many.add_argument("--mixes", type=int, default=0, metavar="N", help="random mixes of faults")
+    many.add_argument(
+        "--outages",
+        type=float,
+        metavar="SECONDS",
+        help="instead: the API server dies every half minute for so long, and etcd once",
+    )
     many.add_argument("--seed", type=int, default=int(time.time()))
     wanted = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
-        apiserver.api_server() as kubeconfig,
+        apiserver.server() as server,
         tempfile.TemporaryDirectory(prefix="fedtrain-faults-") as folder,
     ):
-        with_crds(kubeconfig)
+        with_crds(server.kubeconfig)
         try:
-            return asyncio.run(_main(wanted, kubeconfig, pathlib.Path(folder)))
+            return asyncio.run(_main(wanted, server, pathlib.Path(folder)))
         except KeyboardInterrupt:
             print("interrupted", flush=True)
             return 130
 
 
-async def _main(wanted: argparse.Namespace, kubeconfig: pathlib.Path, folder: pathlib.Path) -> int:
-    async with Bench.open(kubeconfig, folder) as faults:
+async def _main(wanted: argparse.Namespace, server: apiserver.Server, folder: pathlib.Path) -> int:
+    async with Bench.open(server.kubeconfig, folder) as faults:
+        if wanted.outages:
+            outcomes = outages.outages(faults, server, wanted.outages)
+            return 1 if await _count("outages", outcomes, None) else 0
         if wanted.write or wanted.crashes or wanted.mix or wanted.undisturbed:
             return await _one(faults, wanted)
         names = wanted.scenario or list(SCENARIOS)
@@ -73,23 +82,30 @@ async def _main(wanted: argparse.Namespace, kubeconfig: pathlib.Path, folder: pa
 
 
 async def _many(faults: Bench, name: str, points: Sequence[Point]) -> int:
-    """How many did not converge. Tells of each of these, and now and then how far it is."""
+    """How many did not converge."""
     undisturbed = await faults.undisturbed(name)
     for wrong in undisturbed.wrong:
         print(f"{name}, undisturbed: {wrong}", flush=True)
+    failed = await _count(name, faults.all(points), len(points))
+    return failed + bool(undisturbed.wrong)
+
+
+async def _count(name: str, outcomes: AsyncIterator[Outcome], of: int | None) -> int:
+    """How many did not converge. Tells of each of these, and now and then how far it is."""
     began, used = time.monotonic(), bench.processor_seconds()
-    done, failed, reached, said = 0, int(bool(undisturbed.wrong)), 0, began
-    async for outcome in faults.all(points):
+    done, failed, reached, said = 0, 0, 0, began
+    async for outcome in outcomes:
         done += 1
         reached += bool(outcome.hit)
         failed += bool(outcome.wrong)
         tell(outcome)
         if time.monotonic() - said > PROGRESS:
             said = time.monotonic()
-            print(f"{name}: {done} of {len(points)}, {failed} failed", flush=True)
+            far = f"{done} of {of}" if of else f"{done} in {said - began:.0f} s"
+            print(f"{name}: {far}, {failed} failed", flush=True)
     seconds, processor = time.monotonic() - began, bench.processor_seconds() - used
     print(
-        f"{name}: {len(points)} points ({reached} reached), {done - failed} converged,"
+        f"{name}: {done} points ({reached} reached), {done - failed} converged,"
         f" {seconds:.0f} s, {processor:.0f} s of processor",
         flush=True,
     )

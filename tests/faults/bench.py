@@ -34,6 +34,7 @@ class Bench:
         for slot in range(AT_ONCE):
             self._slots.put_nowait(slot)
         self._undisturbed: dict[str, asyncio.Task[Outcome]] = {}
+        self._running: set[Run] = set()
         self.verbs: set[tuple[str, str, str]] = set()
 
     @classmethod
@@ -88,12 +89,21 @@ class Bench:
     async def _run(self, point: Point) -> Outcome:
         slot = await self._slots.get()
         try:
-            name = f"f-{uuid.uuid4().hex[:10]}"
-            outcome = await Run(self._around, point, name, slot).run()
+            run = Run(self._around, point, f"f-{uuid.uuid4().hex[:10]}", slot)
+            self._running.add(run)
+            try:
+                outcome = await run.run()
+            finally:
+                self._running.discard(run)
         finally:
             self._slots.put_nowait(slot)
         self.verbs |= outcome.verbs
         return outcome
+
+    def happened(self, what: str) -> None:
+        """To all runs that are under way."""
+        for run in self._running:
+            run.happened(what)
 
     async def all(self, points: Sequence[Point]) -> AsyncIterator[Outcome]:
         """Their outcomes as they come."""

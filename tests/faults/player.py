@@ -151,8 +151,8 @@ class Player:
                 return await self._api.request("POST", where, document)
             except errors.Unavailable:
                 await asyncio.sleep(0.3)
-            except errors.AlreadyExists:
-                return await self._api.request("GET", f"{where}/{document['metadata']['name']}")
+            except errors.AlreadyExists:  # No answer came the first time.
+                return await self._read(f"{where}/{document['metadata']['name']}")
 
     async def _job(self, job: Object, status: Object) -> None:
         await self._write("jobs", job, playing.with_status(job, status)["status"])

@@ -74,6 +74,12 @@ class Call:
         """A list of children, the one that may be old; an expired one may be any."""
         return self.verb == "list" and self.resource[1] == "jobs"
 
+    def refusal(self, code: int) -> int:
+        """The same, if a server could answer so: what is only read never conflicts."""
+        if code != 409 or self.method != "GET":
+            return code
+        return 410 if self.verb == "list" and self.resource[1] else 503
+
     @property
     def writes(self) -> bool:
         return self.method != "GET" and self.resource[1] not in ("leases", "events")
@@ -125,6 +131,11 @@ class Proxy:
         for watch in self._watches:
             watch.cancel()
 
+    @property
+    def misled(self) -> bool:
+        """Whether the operator was answered otherwise than by the server, or not at all."""
+        return any(not one.startswith("killed") for one in self.hit)
+
     def _next(self, what: str, where: str) -> list[Fault]:
         """Count one, and tell what is to go wrong with it."""
         self.counts[what] += 1
@@ -156,7 +167,7 @@ class Proxy:
             if fault.kind == "delay":
                 await asyncio.sleep(fault.seconds)
             elif fault.kind == "answer":
-                return _refusal(410 if fault.code == 409 and call.verb == "list" else fault.code)
+                return _refusal(call.refusal(fault.code))
             elif fault.kind == "kill" and fault.position == "before":
                 return self._end(request, fault)
         asked = await self._ask(request, body)
