@@ -45,6 +45,12 @@ def main() -> int:
         metavar="SECONDS",
         help="instead: the API server dies every half minute for so long, and etcd once",
     )
+    many.add_argument(
+        "--rivals",
+        type=float,
+        metavar="SECONDS",
+        help="instead: two operators get each lease in turn, for so long",
+    )
     many.add_argument("--seed", type=int, default=int(time.time()))
     wanted = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -65,6 +71,9 @@ async def _main(wanted: argparse.Namespace, server: apiserver.Server, folder: pa
         if wanted.outages:
             outcomes = outages.outages(faults, server, wanted.outages)
             return 1 if await _count("outages", outcomes, None) else 0
+        if wanted.rivals:
+            outcomes = outages.rivals(faults, wanted.rivals)
+            return 1 if await _count("rivals", outcomes, None) else 0
         if wanted.write or wanted.crashes or wanted.mix or wanted.undisturbed:
             return await _one(faults, wanted)
         names = wanted.scenario or list(SCENARIOS)

@@ -1,5 +1,8 @@
-"""The API server is killed every half minute, and etcd once: trainings begin, go on and end all the
-while, and each comes to the end that it would have come to."""
+"""Trainings begin, go on and end all the while that things go wrong outside, one after the other.
+
+Outages: the API server is killed every half minute, and etcd once. Rivals: two operators have each
+training's lease in turn. Every training comes to the end that it would have come to.
+"""
 
 import asyncio
 import itertools
@@ -17,24 +20,40 @@ EVERY = 30.0
 
 async def outages(faults: Bench, server: Server, seconds: float) -> AsyncIterator[Outcome]:
     """The outcomes of all trainings that began within that time."""
-    for name in SCENARIOS:
-        await faults.undisturbed(name)
+    await asyncio.gather(*map(faults.undisturbed, SCENARIOS))
     until = time.monotonic() + seconds
-    names = itertools.cycle(SCENARIOS)
     killing = asyncio.create_task(_kill(faults, server, until))
+    try:
+        async for outcome in _meanwhile(faults, until, rivals=False):
+            yield outcome
+        await killing
+    finally:
+        killing.cancel()
+        await asyncio.gather(killing, return_exceptions=True)
+
+
+async def rivals(faults: Bench, seconds: float) -> AsyncIterator[Outcome]:
+    """The same."""
+    await asyncio.gather(*map(faults.undisturbed, SCENARIOS))
+    async for outcome in _meanwhile(faults, time.monotonic() + seconds, rivals=True):
+        yield outcome
+
+
+async def _meanwhile(faults: Bench, until: float, rivals: bool) -> AsyncIterator[Outcome]:
     running: set[asyncio.Task[Outcome]] = set()
+    names = itertools.cycle(SCENARIOS)
     try:
         while running or time.monotonic() < until:
             while len(running) < AT_ONCE and time.monotonic() < until:
-                running.add(asyncio.create_task(faults.run(Point(scenario=next(names)))))
+                point = Point(scenario=next(names), rivals=rivals)
+                running.add(asyncio.create_task(faults.run(point)))
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 yield await task
-        await killing
     finally:
-        for task in (killing, *running):
+        for task in running:
             task.cancel()
-        await asyncio.gather(killing, *running, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 async def _kill(faults: Bench, server: Server, until: float) -> None:

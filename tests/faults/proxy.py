@@ -136,6 +136,12 @@ class Proxy:
         """Whether the operator was answered otherwise than by the server, or not at all."""
         return any(not one.startswith("killed") for one in self.hit)
 
+    @property
+    def disturbed_at(self) -> float:
+        """When the last thing went wrong; while more is to come, when it last wrote."""
+        more = any(due for due in self._due.values())
+        return max(self.hit_at, self.wrote_at) if more else self.hit_at
+
     def _next(self, what: str, where: str) -> list[Fault]:
         """Count one, and tell what is to go wrong with it."""
         self.counts[what] += 1

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import pathlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,10 @@ QUIET = 2.5
 
 SETTLES = 20.0
 """Seconds after the end within which it has to become quiet."""
+
+RIVALS = ("one", "other")
+HAND_OVER = 4.0
+"""Seconds between two hand-overs of the lease; a renewal takes half of it."""
 
 CLEANED = (
     "federatedtrainings",
@@ -67,6 +72,8 @@ class Point:
     replay: str = ""
     plainly: bool = False
     """Whether the operator is started without the zygote."""
+    rivals: bool = False
+    """Whether there are two, who get the lease in turn, whatever they are about."""
 
     def __str__(self) -> str:
         wrong = "; ".join(map(str, self.faults)) or "undisturbed"
@@ -102,7 +109,7 @@ class Run(User):
         self._log = self._folder / "operator.log"
         self._began = time.monotonic()
         self._identity = 0
-        self._operator: Process | None = None
+        self._operators: dict[str, Process] = {}
         self.proxy = Proxy(around.upstream, self._kill, point.faults)
 
     async def run(self) -> Outcome:
@@ -114,7 +121,7 @@ class Run(User):
                     for part in (
                         self._player().run(),
                         Collector(self._api, self.namespace, self.view).run(),
-                        self._operate(),
+                        *self._operate_all(await self.proxy.open()),
                     )
                 ]
                 try:
@@ -166,7 +173,10 @@ class Run(User):
         try:
             while not (user.done() and self.scenario.done(self.view)):
                 loop = asyncio.get_running_loop()
-                if loop.time() > self.proxy.hit_at + CONVERGES:
+                since = self.proxy.disturbed_at
+                if self.point.rivals:  # That never ends, so it is to go on all the time.
+                    since = max(since, self.proxy.wrote_at)
+                if loop.time() > since + CONVERGES:
                     self.outcome.wrong.append(NOT_CONVERGED)
                     break
                 with contextlib.suppress(TimeoutError):
@@ -228,43 +238,65 @@ class Run(User):
 
     # The operator --------------------------------------------------------------------------------
 
-    async def _operate(self) -> None:
-        """One after the other, as the kubelet would start it again."""
+    def _operate_all(self, server: str) -> Sequence[Coroutine[Any, Any, None]]:
         config = self._folder / "kubeconfig"
-        config.write_text(json.dumps(_kubeconfig(await self.proxy.open(), self._around.token)))
+        config.write_text(json.dumps(_kubeconfig(server, self._around.token)))
+        if not self.point.rivals:
+            return [self._operate("operator")]
+        return [*map(self._operate, RIVALS), self._hand_over()]
+
+    async def _operate(self, name: str) -> None:
+        """One after the other, as the kubelet would start it again."""
         try:
             while True:
-                environment = {
-                    "KUBECONFIG": str(config),
-                    "FEDTRAIN_CONTROLLER_IMAGE": "ctl:1",
-                    "FEDTRAIN_HOST": "127.0.0.1",
-                    "FEDTRAIN_PORT": "0",
-                    "FEDTRAIN_NAMESPACE": self.namespace,
-                    "FEDTRAIN_LEASE_NAMESPACE": self.namespace,
-                    "FEDTRAIN_IDENTITY": f"operator-{self._identity}",
-                }
-                self.proxy.restarted()
-                if self.point.plainly:
-                    self._operator = await start_plainly(environment, self._log)
-                else:
-                    nursery = self._around.nursery
-                    self._operator = await nursery.start("operator", environment, self._log)
-                self._says("an operator starts")
-                code = await asyncio.shield(self._operator.ended)
-                self._says(f"the operator ended with {code}")
+                if not self.point.rivals:
+                    self.proxy.restarted()
+                operator = self._operators[name] = await self._started(name)
+                self._says(f"{name} starts")
+                code = await asyncio.shield(operator.ended)
+                self._says(f"{name} ended with {code}")
                 if code != -9:
                     # The kubelet starts it again; only what it was answered may have ended it.
-                    if not self.proxy.misled:
-                        self.outcome.wrong.append(f"the operator ended by itself with {code}")
+                    if not self.proxy.misled and not self.point.rivals:
+                        self.outcome.wrong.append(f"{name} ended by itself with {code}")
                     await asyncio.sleep(0.5)
         finally:
-            if self._operator is not None:
-                self._operator.kill()
+            for operator in self._operators.values():
+                operator.kill()
+
+    async def _started(self, name: str) -> Process:
+        environment = {
+            "KUBECONFIG": str(self._folder / "kubeconfig"),
+            "FEDTRAIN_CONTROLLER_IMAGE": "ctl:1",
+            "FEDTRAIN_HOST": "127.0.0.1",
+            "FEDTRAIN_PORT": "0",
+            "FEDTRAIN_NAMESPACE": self.namespace,
+            "FEDTRAIN_LEASE_NAMESPACE": self.namespace,
+            "FEDTRAIN_IDENTITY": f"{name}-{self._identity}",
+        }
+        if self.point.plainly:
+            return await start_plainly(environment, self._log)
+        return await self._around.nursery.start("operator", environment, self._log)
 
     def _kill(self, stranger: bool) -> None:
         self._identity += stranger
-        if self._operator is not None:
-            self._operator.kill()
+        for operator in self._operators.values():
+            operator.kill()
+
+    async def _hand_over(self) -> None:
+        """The lease goes to the other one now and then; who had it learns that late."""
+        leases = "/apis/coordination.k8s.io/v1/namespaces"
+        where = f"{leases}/{self.namespace}/leases/fedtrain-operator"
+        for heir in itertools.cycle(RIVALS):
+            await asyncio.sleep(HAND_OVER)
+            try:
+                lease = await self._api.request("GET", where)
+                lease["spec"]["holderIdentity"] = f"{heir}-0"
+                await self._api.request("PUT", where, lease)
+                self._says(f"the lease goes to {heir}")
+                self.proxy.hit.append(f"the lease went to {heir}")
+            except (errors.Conflict, errors.Gone, errors.Unavailable):
+                continue
 
     # Its place ----------------------------------------------------------------------------------
 
