@@ -17,7 +17,7 @@ from tests.conftest import with_crds
 from tests.faults import bench, outages
 from tests.faults.bench import Bench
 from tests.faults.faults import POSITIONS
-from tests.faults.run import NOT_CONVERGED, Outcome, Point
+from tests.faults.run import Outcome, Point
 from tests.faults.scenarios import SCENARIOS
 
 PROGRESS = 15.0
@@ -102,11 +102,12 @@ async def _many(faults: Bench, name: str, points: Sequence[Point]) -> int:
 async def _count(name: str, outcomes: AsyncIterator[Outcome], of: int | None) -> int:
     """How many did not converge. Tells of each of these, and now and then how far it is."""
     began, used = time.monotonic(), bench.processor_seconds()
-    done, failed, reached, said = 0, 0, 0, began
+    done, failed, reached, said, slowest = 0, 0, 0, began, 0.0
     async for outcome in outcomes:
         done += 1
         reached += bool(outcome.hit)
         failed += bool(outcome.wrong)
+        slowest = max(slowest, outcome.converged)
         tell(outcome)
         if time.monotonic() - said > PROGRESS:
             said = time.monotonic()
@@ -115,6 +116,7 @@ async def _count(name: str, outcomes: AsyncIterator[Outcome], of: int | None) ->
     seconds, processor = time.monotonic() - began, bench.processor_seconds() - used
     print(
         f"{name}: {done} points ({reached} reached), {done - failed} converged,"
+        f" the slowest {slowest:.0f} s after its last fault,"
         f" {seconds:.0f} s, {processor:.0f} s of processor",
         flush=True,
     )
@@ -130,7 +132,7 @@ def tell(outcome: Outcome) -> None:
         print(f"  happened: {hit}")
     for wrong in outcome.wrong:
         print(f"  wrong: {wrong}")
-    if NOT_CONVERGED in outcome.wrong:
+    if outcome.stuck:
         for line in (*outcome.story[-12:], *outcome.log.splitlines()[-12:]):
             print(f"  last: {line[:300]}")
     sys.stdout.flush()

@@ -12,13 +12,14 @@ from dataclasses import replace
 
 from kubernetes.aio import client as kubernetes
 
+from fedoperator import errors
 from fedoperator.cluster import api
 from tests.cluster import rbac
 from tests.faults.faults import POSITIONS, Fault, a_mix, two_crashes
 from tests.faults.mirror import Mirror, path
 from tests.faults.nursery import Nursery
 from tests.faults.proxy import Upstream
-from tests.faults.run import NOT_CONVERGED, Outcome, Point, Run, Surroundings
+from tests.faults.run import Outcome, Point, Run, Surroundings
 from tests.faults.verdict import differences
 
 AT_ONCE = int(os.environ.get("FEDTRAIN_FAULTS_AT_ONCE", 4 * (os.cpu_count() or 2)))
@@ -71,7 +72,7 @@ class Bench:
         """One point, compared with the undisturbed run."""
         undisturbed = await self.undisturbed(point.scenario)
         outcome = await self._run(point)
-        ended = NOT_CONVERGED not in (*undisturbed.wrong, *outcome.wrong)
+        ended = not (undisturbed.stuck or outcome.stuck)
         if ended and undisturbed.end is not None and outcome.end is not None:
             outcome.wrong += [
                 sentence
@@ -185,12 +186,16 @@ def followed_by_a_stranger(point: Point) -> Point:
 
 async def _account(admin: api.Api) -> str:
     """The token of an account that may do what the operator does, where it is bound."""
-    await admin.request(
-        "POST", path("serviceaccounts", "default"), {"metadata": {"name": "operator"}}
-    )
     role = {"metadata": {"name": "operator"}, "rules": rbac.rules(rbac.NAMESPACED + rbac.LEASES)}
-    await admin.request("POST", "/apis/rbac.authorization.k8s.io/v1/clusterroles", role)
-    where = path("serviceaccounts", "default", "operator", "token")
-    made = await admin.request("POST", where, {"spec": {"expirationSeconds": 86400}})
+    accounts = path("serviceaccounts", "default")
+    for where, document in (
+        (accounts, {"metadata": {"name": "operator"}}),
+        ("/apis/rbac.authorization.k8s.io/v1/clusterroles", role),
+    ):
+        with contextlib.suppress(errors.AlreadyExists):  # Of a bench before, at this server.
+            await admin.request("POST", where, document)
+    made = await admin.request(
+        "POST", f"{accounts}/operator/token", {"spec": {"expirationSeconds": 86400}}
+    )
     token: str = made["status"]["token"]
     return token

@@ -85,34 +85,33 @@ class Mirror:
     """All namespaces that somebody wants to see."""
 
     def __init__(self, api: Api) -> None:
-        self._api = api
-        rest = api._client.rest_client
-        self._url = api._client.configuration.host
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=rest.ssl_context, limit=0),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
-        )
+        self._client = api._client
         self.views: dict[str, View] = {}
 
     async def run(self) -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for plural in WATCHED:
-                    group.create_task(self._follow(plural))
-        finally:
-            await self._session.close()
+        context = self._client.rest_client.ssl_context
+        async with (
+            aiohttp.ClientSession(
+                self._client.configuration.host,
+                connector=aiohttp.TCPConnector(ssl=context, limit=0),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
+            ) as session,
+            asyncio.TaskGroup() as group,
+        ):
+            for plural in WATCHED:
+                group.create_task(self._follow(session, plural))
 
-    async def _follow(self, plural: str) -> None:
+    async def _follow(self, session: aiohttp.ClientSession, plural: str) -> None:
         everywhere = f"{WATCHED[plural]}/{plural}"
         while True:
             try:
-                async with self._session.get(self._url + everywhere) as answer:
+                async with session.get(everywhere) as answer:
                     answer.raise_for_status()
                     listed = await answer.json(content_type=None)
                 self._listed(plural, listed["items"])
                 version = listed["metadata"]["resourceVersion"]
                 query = {"watch": "true", "resourceVersion": version, "timeoutSeconds": "3600"}
-                async with self._session.get(self._url + everywhere, params=query) as answer:
+                async with session.get(everywhere, params=query) as answer:
                     answer.raise_for_status()
                     async for line in lines(answer.content):
                         event = json.loads(line)

@@ -63,19 +63,21 @@ class Player:
             if uid in self._plays:
                 self._plays.pop(uid).cancel()
         elif kind == "ADDED":
-            self._plays[uid] = self._group.create_task(self._play(it))
+            self._plays[uid] = self._group.create_task(self._play(it, self._life()))
 
-    async def _play(self, job: Object) -> None:
+    def _life(self) -> int:
+        return 1 + self._view.deleted["federatedtrainings", NAME]
+
+    async def _play(self, job: Object, life: int) -> None:
         with suppress(JobIsGone):
             pod = await self._made_pod(job)
             if observed.stays(job):
                 await self._play_staying(job, pod)
             else:
-                await self._play_once(job, pod)
+                await self._play_once(job, pod, life)
 
-    async def _play_once(self, job: Object, pod: Object) -> None:
+    async def _play_once(self, job: Object, pod: Object, life: int) -> None:
         task = playing.task(job)
-        life = 1 + self._view.deleted["federatedtrainings", NAME]
         outcome = self._scenario.outcome(task, life)
         if outcome.seen or outcome.seconds is None:  # The others are over too soon to tell of it.
             await self._job(job, playing.job_ready())

@@ -14,16 +14,10 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from tests.faults.calls import Call, named, refusal, status
 from tests.faults.faults import COUNTED, Fault
 from tests.faults.mirror import lines
 
-_REASONS = {
-    409: "Conflict",
-    410: "Expired",
-    429: "TooManyRequests",
-    500: "InternalError",
-    503: "ServiceUnavailable",
-}
 _PASSED = ("Accept", "Content-Type", "Authorization", "User-Agent")
 SETTLED = 0.02
 """Seconds after a reply until the operator is killed `after` it: it has read it by then."""
@@ -42,47 +36,6 @@ class Upstream:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
             auto_decompress=False,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A request, as far as the bench wants to know it."""
-
-    method: str
-    path: str
-    watches: bool
-
-    @property
-    def resource(self) -> tuple[str, str, str]:
-        """(group, resource with subresource, name)."""
-        parts = [*self.path.strip("/").split("/"), ""]
-        group, below = ("", parts[2:-1]) if parts[0] == "api" else (parts[1], parts[3:-1])
-        if below[:1] == ["namespaces"] and len(below) > 2:
-            below = below[2:]
-        plural, name, sub = (*below, "", "", "")[:3]
-        return group, f"{plural}/{sub}" if sub else plural, name
-
-    @property
-    def verb(self) -> str:
-        """As RBAC says it."""
-        named = bool(self.resource[2])
-        verbs = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-        return "watch" if self.watches else verbs.get(self.method, "get" if named else "list")
-
-    @property
-    def lists(self) -> bool:
-        """A list of children, the one that may be old; an expired one may be any."""
-        return self.verb == "list" and self.resource[1] == "jobs"
-
-    def refusal(self, code: int) -> int:
-        """The same, if a server could answer so: what is only read never conflicts."""
-        if code != 409 or self.method != "GET":
-            return code
-        return 410 if self.verb == "list" and self.resource[1] else 503
-
-    @property
-    def writes(self) -> bool:
-        return self.method != "GET" and self.resource[1] not in ("leases", "events")
 
 
 @dataclass(eq=False)
@@ -136,12 +89,6 @@ class Proxy:
         """Whether the operator was answered otherwise than by the server, or not at all."""
         return any(not one.startswith("killed") for one in self.hit)
 
-    @property
-    def disturbed_at(self) -> float:
-        """When the last thing went wrong; while more is to come, when it last wrote."""
-        more = any(due for due in self._due.values())
-        return max(self.hit_at, self.wrote_at) if more else self.hit_at
-
     def _next(self, what: str, where: str) -> list[Fault]:
         """Count one, and tell what is to go wrong with it."""
         self.counts[what] += 1
@@ -161,7 +108,7 @@ class Proxy:
             return _nothing(request)
         if call.watches:
             return await self._watch(request)
-        where = f"{call.verb} {resource} {name or _named(body)}".rstrip()
+        where = f"{call.verb} {resource} {name or named(body)}".rstrip()
         faults = [] if resource == "leases" else self._next("request", where)
         if call.writes:
             self.written.append(where)
@@ -173,18 +120,18 @@ class Proxy:
             if fault.kind == "delay":
                 await asyncio.sleep(fault.seconds)
             elif fault.kind == "answer":
-                return _refusal(call.refusal(fault.code))
+                return refusal(call.refusal(fault.code))
             elif fault.kind == "kill" and fault.position == "before":
                 return self._end(request, fault)
         asked = await self._ask(request, body)
         if asked is None:
             return _nothing(request)
-        status, headers, answer = asked
-        if resource == "leases" and request.method != "GET" and status < 300:
+        code, headers, answer = asked
+        if resource == "leases" and request.method != "GET" and code < 300:
             self.led_at = min(self.led_at, _now())
         if (resource, call.verb) == ("federatedtrainings", "list"):
             self.listed_at = min(self.listed_at, _now())
-        if call.lists and status == 200:
+        if call.lists and code == 200:
             answer = self._as_it_was(str(request.rel_url), answer, faults)
         for fault in faults:
             if fault.kind == "lose":
@@ -194,7 +141,7 @@ class Proxy:
             if fault.kind == "kill" and fault.position == "after":
                 self._ending = True
                 asyncio.get_running_loop().call_later(SETTLED, self.kill, fault.stranger)
-        return web.Response(status=status, headers=headers, body=answer)
+        return web.Response(status=code, headers=headers, body=answer)
 
     def _end(self, request: web.BaseRequest, fault: Fault) -> web.Response:
         self._ending = True
@@ -269,7 +216,7 @@ class Proxy:
             if fault.kind == "repeat":
                 await response.write(line + b"\n")
             if fault.kind == "expire":
-                gone = {"type": "ERROR", "object": _status(410)}
+                gone = {"type": "ERROR", "object": status(410)}
                 await response.write(json.dumps(gone).encode() + b"\n")
             if fault.kind in ("cut", "freeze", "expire"):
                 return False
@@ -284,27 +231,5 @@ def _nothing(request: web.BaseRequest) -> web.Response:
     return web.Response(status=503)
 
 
-def _named(body: bytes) -> str:
-    """The name of what is to be created."""
-    return str(json.loads(body)["metadata"]["name"]) if body else ""
-
-
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _status(code: int) -> dict[str, Any]:
-    return {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Failure",
-        "message": f"the bench says {code}",
-        "reason": _REASONS[code],
-        "code": code,
-    }
-
-
-def _refusal(code: int) -> web.Response:
-    headers = {"Retry-After": "1"} if code == 429 else {}
-    return web.json_response(_status(code), status=code, headers=headers)

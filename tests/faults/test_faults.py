@@ -6,8 +6,9 @@
 import pytest
 
 from tests.cluster import rbac
-from tests.faults import bench
+from tests.faults import bench, run
 from tests.faults.bench import Bench
+from tests.faults.faults import Fault
 from tests.faults.run import Point
 from tests.faults.scenarios import SCENARIOS
 
@@ -41,9 +42,9 @@ async def test_a_forked_operator_does_what_a_started_one_does(faults):
     """Killed in the middle of a commit, and started by `python -m fedoperator` each time."""
     forked = bench.crash_point("plain", 16, "unanswered")
     started = Point(scenario=forked.scenario, faults=forked.faults, plainly=True)
-    for outcome in ([await faults.run(started)], [await faults.run(forked)]):
-        assert outcome[0].wrong == []
-        assert outcome[0].hit != []
+    for outcome in [await faults.run(started), await faults.run(forked)]:
+        assert outcome.wrong == []
+        assert outcome.hit != []
 
 
 async def test_a_successor_with_another_identity_waits_for_the_lease(faults):
@@ -52,6 +53,28 @@ async def test_a_successor_with_another_identity_waits_for_the_lease(faults):
     assert outcome.wrong == []
     acquired = [line for line in outcome.log.splitlines() if "lease acquired" in line]
     assert ["operator-0" in acquired[0], "operator-1" in acquired[1]] == [True, True]
+
+
+async def test_a_training_applied_again_is_not_misled_by_what_was_there_before(faults):
+    """Two of three lists of children are old ones, those of the training before included."""
+    old = [Fault(kind="stale", at=n, age=3, code=2) for n in range(3, 120, 3)]
+    outcome = await faults.run(Point(scenario="again", faults=tuple(old)))
+    assert outcome.wrong == []
+    assert len(outcome.hit) > 5
+
+
+async def test_two_operators_that_get_the_lease_in_turn_are_as_good_as_one(faults):
+    points = [Point(scenario=name, rivals=True) for name in ("plain", "suspend", "resident")]
+    outcomes = [outcome async for outcome in faults.all(points)]
+    assert [(str(o.point), o.wrong) for o in outcomes if o.wrong] == []
+    assert all(len(o.hit) > 1 for o in outcomes), "the lease changed hands"
+
+
+async def test_once_all_is_said_nothing_is_written_for_a_minute(faults, monkeypatch):
+    monkeypatch.setattr(run, "QUIET", 60.0)
+    monkeypatch.setattr(run, "SETTLES", 75.0)
+    outcomes = [o async for o in faults.all([Point(scenario=n) for n in ("plain", "resident")])]
+    assert [(str(o.point), o.wrong) for o in outcomes if o.wrong] == []
 
 
 PLANTED = """
@@ -64,9 +87,7 @@ machine.life.filled_in = lambda look, record: record
 
 
 async def test_the_bench_finds_what_is_planted(kubectl, tmp_path, monkeypatch):
-    from tests.faults import run
-
-    monkeypatch.setattr(run, "CONVERGES", 20.0)
+    monkeypatch.setattr(run, "STUCK", 20.0)
     async with Bench.open(kubectl.kubeconfig, tmp_path, planted=PLANTED) as faults:
         undisturbed = await faults.undisturbed("plain")
         assert undisturbed.wrong == []
