@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import hashlib
+import math
 import os
 import pathlib
 import ssl
 import uuid
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from kubernetes.aio import client as kubernetes
@@ -141,9 +142,10 @@ def mix(scenario: str, seed: str, writes: int) -> Point:
     return Point(scenario=scenario, faults=a_mix(seed, writes), replay=replay)
 
 
-def a_part(points: Iterable[Point], of: int) -> list[Point]:
-    """One of so many, the same ones always."""
-    return [p for p in points if hashlib.sha256(p.replay.encode()).digest()[0] < 256 / of]
+def a_part(points: Sequence[Point], of: int) -> list[Point]:
+    """One of so many, spread over all, the same ones always."""
+    order = sorted(points, key=lambda p: hashlib.sha256(p.replay.encode()).digest())
+    return order[: math.ceil(len(points) / of)]
 
 
 def processor_seconds() -> float:

@@ -57,6 +57,8 @@ class Proxy:
         self._due: dict[str, dict[int, list[Fault]]] = defaultdict(lambda: defaultdict(list))
         for fault in self.faults:
             self._due[COUNTED[fault.kind]][fault.at].append(fault)
+        self.old_lists = 0
+        """So many of the next lists of children are as the last one was."""
         self._ending = False
         self._watches: set[asyncio.Task[Any]] = set()
         self._seen: dict[str, deque[bytes]] = {}
@@ -173,6 +175,10 @@ class Proxy:
             if fault.kind == "stale" and seen:
                 old = seen[max(-fault.age, -len(seen))]
                 self._stale[url] = (old, fault.code)
+        if self.old_lists and seen:
+            self.old_lists -= 1
+            self.hit.append("an old list")
+            return seen[-1]
         seen.append(answer)
         old, times = self._stale.get(url, (answer, 0))
         if times:

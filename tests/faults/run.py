@@ -11,6 +11,7 @@ from typing import Any
 
 from fedoperator import errors
 from fedoperator.cluster.api import Api
+from fedoperator.cluster.workqueue import RESYNC
 from tests.cluster.stage import NAME
 from tests.faults import verdict
 from tests.faults.faults import Fault
@@ -73,6 +74,9 @@ class Point:
     """Whether the operator is started without the zygote."""
     rivals: bool = False
     """Whether there are two, who get the lease in turn, whatever they are about."""
+
+    old_lists: int = 0
+    """So many lists are old ones from when the training is applied again."""
 
     def __str__(self) -> str:
         wrong = "; ".join(map(str, self.faults)) or "undisturbed"
@@ -205,8 +209,11 @@ class Run(User):
         self.outcome.wrong += verdict.violations(self.view)
 
     def _stuck(self, now: float) -> str | None:
-        if now - max(self.proxy.wrote_at, self.proxy.hit_at) > STUCK:
-            return f"has not written for {STUCK:.0f} s"
+        patience = STUCK
+        if any(fault.kind == "stale" for fault in self.point.faults):
+            patience += 1.1 * RESYNC  # What an old list hides, no event tells again.
+        if now - max(self.proxy.wrote_at, self.proxy.hit_at) > patience:
+            return f"has not written for {patience:.0f} s"
         if now - self.proxy.hit_at > ENDLESS:
             return f"has written for {ENDLESS:.0f} s"
         return None
@@ -222,6 +229,8 @@ class Run(User):
         self.outcome.wrong.append(f"it still writes {SETTLES:.0f} s after its end")
 
     async def apply(self) -> None:
+        if self.view.created["federatedtrainings", NAME]:
+            self.proxy.old_lists = self.point.old_lists
         where = path("federatedtrainings", self.namespace)
         await self._insists("POST", where, self.scenario.training)
 
