@@ -40,6 +40,8 @@ test: tools check ## All tests, those on a real API server and a real cluster in
 .PHONY: faults
 faults: tools ## Kill the operator at every write, in every scenario, and mix faults: hours
 	$(RUN) python -m tests.faults --doubles 500 --mixes 500
+	$(RUN) python -m tests.faults --outages 600
+	$(RUN) python -m tests.faults --rivals 300
 
 .PHONY: bench
 bench: ## Measure rounds and aggregation; write tables to benchmarks/results/
