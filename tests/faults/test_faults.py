@@ -15,6 +15,7 @@ pytestmark = pytest.mark.apiserver
 
 SELDOM = {
     ("", "events", "list"),  # of Jobs that do not start for half a minute
+    ("batch", "jobs", "get"),  # of one that is there already, and that an old list did not show
 }
 
 
@@ -39,7 +40,8 @@ async def test_it_asks_for_all_that_the_chart_grants_and_for_nothing_else(faults
         for group, resource, verbs in rbac.NAMESPACED + rbac.LEASES
         for verb in verbs.split()
     }
-    assert faults.verbs == granted - SELDOM
+    assert faults.verbs <= granted
+    assert granted - faults.verbs <= SELDOM
 
 
 async def test_a_forked_operator_does_what_a_started_one_does(faults):
