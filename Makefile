@@ -37,6 +37,12 @@ test: tools check ## All tests, those on a real API server and a real cluster in
 	$(RUN) pytest -q -n auto --dist loadfile -m "processes and not apiserver and not cluster"
 	$(RUN) pytest -q -m "apiserver or cluster"
 
+.PHONY: faults
+faults: tools ## Kill the operator at every write, in every scenario, and mix faults: hours
+	$(RUN) python -m tests.faults --doubles 500 --mixes 500
+	$(RUN) python -m tests.faults --outages 600
+	$(RUN) python -m tests.faults --rivals 300
+
 .PHONY: bench
 bench: ## Measure rounds and aggregation; write tables to benchmarks/results/
 	$(RUN) python -m benchmarks

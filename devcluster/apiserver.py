@@ -6,6 +6,7 @@ nothing happens to them. Needs neither root nor the cluster of `up`, and any num
 
 import collections.abc
 import contextlib
+import dataclasses
 import pathlib
 import shutil
 import socket
@@ -22,6 +23,67 @@ _ADVERTISED = "203.0.113.1"
 _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """One process, and how to see that it is healthy."""
+
+    command: list[str]
+    port: int
+    path: str
+    tls: bool = True
+
+    @property
+    def name(self) -> str:
+        return pathlib.Path(self.command[0]).name
+
+
+class Processes:
+    """Programs that run until `end`, each with a log of its name in the folder."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._folder = folder
+        self._running: dict[str, tuple[Program, subprocess.Popen[bytes]]] = {}
+
+    def start(self, program: Program) -> int:
+        """Its pid, once it is healthy. Raises DevclusterError."""
+        log = self._folder / f"{program.name}.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [*_DIE_WITH_PARENT, *program.command] if shell.has("setpriv") else program.command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        self._running[program.name] = program, process
+        report.wait_for(
+            program.name,
+            lambda: api.healthy("127.0.0.1", program.port, program.path, tls=program.tls),
+            seconds=READY_LIMIT,
+            log=log,
+            alive=lambda: process.poll() is None,
+        )
+        return process.pid
+
+    def kill(self, name: str) -> Program:
+        """At once; what it had stored stays."""
+        program, process = self._running.pop(name)
+        _end(process)
+        return program
+
+    def end(self) -> None:
+        for name in reversed(list(self._running)):
+            self.kill(name)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Server:
+    """kubeconfig: the admin's. processes: `etcd` and `kube-apiserver`."""
+
+    kubeconfig: pathlib.Path
+    processes: Processes
+
+
 @contextlib.contextmanager
 def api_server(*flags: str) -> collections.abc.Iterator[pathlib.Path]:
     """Serve the Kubernetes API while the context lasts; the value is the admin's kubeconfig.
@@ -31,37 +93,43 @@ def api_server(*flags: str) -> collections.abc.Iterator[pathlib.Path]:
     the kernel then ends them when the thread that entered the context is gone, so enter it from one
     that stays.
     """
+    with server(*flags) as running:
+        yield running.kubeconfig
+
+
+@contextlib.contextmanager
+def server(*flags: str) -> collections.abc.Iterator[Server]:
+    """The same, for who wants to see it die: what was killed starts anew on its data."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="fedtrain-api-"))
+    processes = Processes(folder)
     try:
-        with contextlib.ExitStack() as processes:
-            yield _start(folder, processes, flags)
+        yield Server(_start(folder, processes, flags), processes)
     finally:
+        processes.end()
         shutil.rmtree(folder)
 
 
 def _start(
-    folder: pathlib.Path, processes: contextlib.ExitStack, flags: collections.abc.Sequence[str]
+    folder: pathlib.Path, processes: Processes, flags: collections.abc.Sequence[str]
 ) -> pathlib.Path:
     authority = pki.Authority(folder / "pki")
     authority.create()
     authority.issue("server", pki.Identity(user="kube-apiserver"), names=("localhost", "127.0.0.1"))
     authority.issue("admin", pki.Identity(user="admin", group="system:masters"))
+    kubeconfig = folder / "admin.kubeconfig"
     for attempt in range(1, _TRIES + 1):
-        with contextlib.ExitStack() as attempted:
-            etcd, peers, secure = free_ports(3)
-            try:
-                start(_etcd(folder, etcd, peers), folder, etcd, "/health", attempted)
-                command = [*_api_server(folder, etcd, secure), *flags]
-                start(command, folder, secure, "/readyz", attempted)
-            except report.DevclusterError:
-                # Between our look and its start another test session may have taken a port.
-                if attempt == _TRIES or not _port_was_taken(folder):
-                    raise
-                continue
-            kubeconfig = folder / "admin.kubeconfig"
-            kubeconfig.write_text(authority.kubeconfig("admin", server=_url(secure)))
-            processes.push(attempted.pop_all())
-            return kubeconfig
+        etcd, peers, secure = free_ports(3)
+        try:
+            processes.start(_etcd(folder, etcd, peers))
+            processes.start(_api_server(folder, etcd, secure, flags))
+        except report.DevclusterError:
+            processes.end()
+            # Between our look and its start another test session may have taken a port.
+            if attempt == _TRIES or not _port_was_taken(folder):
+                raise
+            continue
+        kubeconfig.write_text(authority.kubeconfig("admin", server=_url(secure)))
+        return kubeconfig
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -69,9 +137,9 @@ def _url(port: int) -> str:
     return f"https://127.0.0.1:{port}"
 
 
-def _etcd(folder: pathlib.Path, clients: int, peers: int) -> list[str]:
+def _etcd(folder: pathlib.Path, clients: int, peers: int) -> Program:
     own = f"http://127.0.0.1:{peers}"
-    return [
+    command = [
         str(binaries.built("etcd")),
         f"--data-dir={folder}/etcd",
         f"--listen-client-urls=http://127.0.0.1:{clients}",
@@ -82,10 +150,13 @@ def _etcd(folder: pathlib.Path, clients: int, peers: int) -> list[str]:
         "--unsafe-no-fsync",
         "--log-level=warn",
     ]
+    return Program(command=command, port=clients, path="/health", tls=False)
 
 
-def _api_server(folder: pathlib.Path, etcd: int, port: int) -> list[str]:
-    return [
+def _api_server(
+    folder: pathlib.Path, etcd: int, port: int, flags: collections.abc.Sequence[str]
+) -> Program:
+    command = [
         str(binaries.built("kube-apiserver")),
         *components.api_server_flags(folder / "pki"),
         f"--etcd-servers=http://127.0.0.1:{etcd}",
@@ -96,41 +167,9 @@ def _api_server(folder: pathlib.Path, etcd: int, port: int) -> list[str]:
         "--authorization-mode=RBAC",
         # No controller makes the accounts that this plugin would ask of every pod.
         "--disable-admission-plugins=ServiceAccount",
+        *flags,
     ]
-
-
-def start(
-    command: collections.abc.Sequence[str],
-    folder: pathlib.Path,
-    port: int,
-    path: str,
-    processes: contextlib.ExitStack,
-    *,
-    tls: bool | None = None,
-) -> int:
-    """Start a process, have the stack end it, and wait until it is healthy; the value is its pid.
-
-    Its log is `<program>.log` in the folder. tls: of its health; None for all but etcd's.
-    """
-    name = pathlib.Path(command[0]).name
-    log = folder / f"{name}.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [*_DIE_WITH_PARENT, *command] if shell.has("setpriv") else command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    processes.callback(_end, process)
-    report.wait_for(
-        name,
-        lambda: api.healthy("127.0.0.1", port, path, tls=name != "etcd" if tls is None else tls),
-        seconds=READY_LIMIT,
-        log=log,
-        alive=lambda: process.poll() is None,
-    )
-    return process.pid
+    return Program(command=command, port=port, path="/readyz")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

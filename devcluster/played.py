@@ -55,20 +55,21 @@ def control_plane(
         # All controllers are one user here, and are not to be held back for that.
         "--enable-priority-and-fairness=false",
     )
-    with apiserver.api_server(*flags) as kubeconfig, contextlib.ExitStack() as processes:
-        pids = {
-            name: apiserver.start(command, folder, port, path, processes, tls=tls)
-            for name, command, port, path, tls in _programs(kubeconfig, stages, folder)
-        }
-        yield Played(kubeconfig=kubeconfig, audit=log, pids=pids)
+    with apiserver.api_server(*flags) as kubeconfig:
+        processes = apiserver.Processes(folder)
+        try:
+            programs = _programs(kubeconfig, stages, folder)
+            pids = {program.name: processes.start(program) for program in programs}
+            yield Played(kubeconfig=kubeconfig, audit=log, pids=pids)
+        finally:
+            processes.end()
 
 
 def _programs(
     kubeconfig: pathlib.Path,
     stages: collections.abc.Iterable[collections.abc.Mapping[str, object]],
     folder: pathlib.Path,
-) -> collections.abc.Iterator[tuple[str, list[str], int, str, bool]]:
-    """Name, command, and where its health is asked for."""
+) -> collections.abc.Iterator[apiserver.Program]:
     manager, scheduler, kwok = apiserver.free_ports(3)
     pki = kubeconfig.parent / "pki"
     tls = (f"--tls-cert-file={pki}/server.crt", f"--tls-private-key-file={pki}/server.key")
@@ -79,16 +80,15 @@ def _programs(
         "--kube-api-qps=1000",
         "--kube-api-burst=2000",
     )
-    name = "kube-controller-manager"
     command = [
-        *(str(binaries.built(name)), *client, *tls, f"--secure-port={manager}"),
+        *(str(binaries.built("kube-controller-manager")), *client, *tls),
+        f"--secure-port={manager}",
         f"--controllers={','.join(CONTROLLERS)}",
         "--concurrent-job-syncs=10",
     ]
-    yield name, command, manager, "/healthz", True
-    name = "kube-scheduler"
-    command = [str(binaries.built(name)), *client, *tls, f"--secure-port={scheduler}"]
-    yield name, command, scheduler, "/healthz", True
+    yield apiserver.Program(command=command, port=manager, path="/healthz")
+    command = [str(binaries.built("kube-scheduler")), *client, *tls, f"--secure-port={scheduler}"]
+    yield apiserver.Program(command=command, port=scheduler, path="/healthz")
     config = folder / "kwok.yaml"
     config.write_text("\n---\n".join(json.dumps(stage) for stage in stages))
     command = [
@@ -97,4 +97,4 @@ def _programs(
         # Nobody evicts here, so nobody needs to hear of the nodes every few seconds.
         "--node-lease-duration-seconds=0",
     ]
-    yield "kwok", command, kwok, "/healthz", False
+    yield apiserver.Program(command=command, port=kwok, path="/healthz", tls=False)

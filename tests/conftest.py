@@ -46,26 +46,11 @@ def api_server() -> Iterator[pathlib.Path]:
         yield kubeconfig
 
 
-@pytest.fixture(scope="session")
-def kubectl(api_server: pathlib.Path) -> Kubectl:
-    """For an API server with our CRDs, established, and their policy."""
-    return installed(api_server)
-
-
-@pytest.fixture
-async def transport(kubectl: Kubectl) -> AsyncIterator[Any]:
-    """The admin's session with an API server that knows our resources."""
-    from fedoperator.cluster import api
-
-    session = api.Api(await api.configuration(kubectl.kubeconfig))
-    yield session
-    await session.close()
-
-
-def installed(api_server: pathlib.Path) -> Kubectl:
+def installed(kubeconfig: pathlib.Path) -> Kubectl:
+    """Our CRDs, established, and their policy."""
     from devcluster import binaries
 
-    kubectl = Kubectl(binaries.built("kubectl"), api_server)
+    kubectl = Kubectl(binaries.built("kubectl"), kubeconfig)
     crds = ROOT / "manifests" / "crds"
     code, answer = kubectl("apply", "--server-side", "--validate=strict", "-f", str(crds))
     assert code == 0, answer
@@ -84,6 +69,22 @@ def serving() -> Iterator[Kubectl]:
 
     with apiserver.api_server() as kubeconfig:
         yield installed(kubeconfig)
+
+
+@pytest.fixture(scope="session")
+def kubectl(api_server: pathlib.Path) -> Kubectl:
+    """For an API server with our CRDs, established, and their policy."""
+    return installed(api_server)
+
+
+@pytest.fixture
+async def transport(kubectl: Kubectl) -> AsyncIterator[Any]:
+    """The admin's session with an API server that knows our resources."""
+    from fedoperator.cluster import api
+
+    session = api.Api(await api.configuration(kubectl.kubeconfig))
+    yield session
+    await session.close()
 
 
 @pytest.fixture(scope="session")

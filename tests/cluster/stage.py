@@ -4,8 +4,6 @@ There is no Job controller and no kubelet behind that server; `Stage` plays both
 they would write, and the server validates it.
 """
 
-import hashlib
-import json
 import uuid
 from collections import Counter
 from collections.abc import Sequence
@@ -24,6 +22,7 @@ from fedoperator.cluster.telemetry import Telemetry
 from fedoperator.cluster.workqueue import Next
 from fedoperator.rounds import observed
 from fedtrain.contract import Message
+from tests.cluster import playing
 
 Object = dict[str, Any]
 OURS = f"/apis/{GROUP}/{VERSION}"
@@ -45,10 +44,6 @@ def a_training(participants: Sequence[str] = ("north", "south"), **changes: Any)
         "metadata": {"name": NAME},
         "spec": {**spec, **changes},
     }
-
-
-def digest(text: str) -> str:
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 class Died(BaseException):
@@ -156,7 +151,7 @@ class Stage:
     # What Job controller and kubelet do --------------------------------------------------------
 
     async def ready(self, name: str) -> None:
-        await self._job_status(name, {"active": 1, "ready": 1, "startTime": _time()})
+        await self._job_status(name, playing.job_ready())
 
     async def unready(self, name: str) -> None:
         await self._job_status(name, {"active": 0, "ready": 0, "terminating": 1})
@@ -164,24 +159,16 @@ class Stage:
     async def succeed(self, name: str, result: Object | None = None) -> None:
         """With the termination message of its pod, unless it got lost (result None)."""
         if result is not None:
-            await self._pod(name, 0, Message(result=result).encode().decode())
-        condition = _condition("SuccessCriteriaMet", "CompletionsReached", "reached")
-        await self._job_status(
-            name, {"startTime": _time(), "succeeded": 1, "ready": 0, "conditions": [condition]}
-        )
+            await self._pod(name, 0, Message(result=result))
+        await self._job_status(name, playing.job_succeeded())
 
     async def fail(self, name: str, code: int, reason: str, message: str) -> None:
-        await self._pod(name, code, Message(reason=reason, message=message).encode().decode())
-        listed = code in (64, 65, 74, 75)
-        text = f"Container train for pod x/{name} failed with exit code {code} matching FailJob"
-        why = ("PodFailurePolicy", text) if listed else ("BackoffLimitExceeded", "has reached it")
-        await self.gives_up(name, *why)
+        await self._pod(name, code, Message(reason=reason, message=message))
+        await self._job_status(name, playing.job_failed(name, code))
 
     async def gives_up(self, name: str, reason: str, message: str) -> None:
         """As the Job controller says it when it has seen why a pod failed."""
-        condition = _condition("FailureTarget", reason, message)
-        failed: Object = {"failed": 1, "ready": 0, "conditions": [condition]}
-        await self._job_status(name, {"startTime": _time(), **failed})
+        await self._job_status(name, playing.job_failing(reason, message))
 
     async def work_off(self) -> list[str]:
         """Everything unfinished succeeds with a plausible result; returns the names."""
@@ -194,74 +181,33 @@ class Stage:
         return done
 
     def plausible(self, job: Object) -> Object:
-        labels = job["metadata"]["labels"]
-        candidates = _task(job).get("candidates") or []
-        digests = {"digest": digest(job["metadata"]["name"])}
-        return {
-            "prepare": {},
-            "init": {**digests, "size": 1024},
-            "train": {**digests, "samples": 100, "seconds": 1.5, "metrics": {"loss": 0.5}},
-            "evaluate": {"samples": 10, "metrics": {"accuracy": 0.9}},
-            "aggregate": {
-                **digests,
-                "verdicts": "." * len(candidates),
-                "reasons": {},
-                "bytes": 2048,
-                "seconds": 0.25,
-                "peakMemory": 1 << 20,
-            },
-        }[labels[observed.ROLE_LABEL]]
+        meta = job["metadata"]
+        candidates = playing.task(job).get("candidates") or []
+        return playing.plausible(meta["labels"][observed.ROLE_LABEL], meta["name"], len(candidates))
 
-    async def _pod(self, name: str, code: int, message: str) -> None:
-        state = {"terminated": {"exitCode": code, "message": message}}
-        await self.pod(name, "Failed" if code else "Succeeded", state)
+    async def _pod(self, name: str, code: int, message: Message) -> None:
+        made = await self._made(name)
+        await self._told(made, playing.ended(made, code, message))
 
     async def pod(
         self, name: str, phase: str, state: Object | None, node: str = "", **status: str
     ) -> str:
         """A pod of the Job as its kubelet tells of it; state None: it never had a container."""
-        job = (await self.jobs())[name]
-        template = job["spec"]["template"]
-        owner = {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "name": name,
-            "uid": job["metadata"]["uid"],
-            "controller": True,
-        }
-        pod = f"{name}-0-{uuid.uuid4().hex[:5]}"
-        await self.api.request(
-            "POST",
-            self.path("pods"),
-            {
-                "metadata": {
-                    "name": pod,
-                    "labels": template["metadata"]["labels"],
-                    "ownerReferences": [owner],
-                },
-                "spec": {**template["spec"], "nodeName": node} if node else template["spec"],
-            },
-        )
-        made = await self.api.request("GET", self.path("pods", pod))
-        container = template["spec"]["containers"][0]
-        told = {
-            "name": container["name"],
-            "image": container["image"],
-            "imageID": "",
-            "ready": False,
-            "restartCount": 0,
-            "state": state,
-        }
-        made["status"] = {"phase": phase, **status}
-        if state is not None:
-            made["status"]["containerStatuses"] = [told]
-        await self.api.request("PUT", self.path("pods", pod, "status"), made)
-        return pod
+        made = await self._made(name, node)
+        await self._told(made, playing.told(made, phase, state) | status)
+        return str(made["metadata"]["name"])
+
+    async def _made(self, name: str, node: str = "") -> Object:
+        pod = playing.pod((await self.jobs())[name], uuid.uuid4().hex[:5])
+        pod["spec"] = {**pod["spec"], "nodeName": node} if node else pod["spec"]
+        return await self.api.request("POST", self.path("pods"), pod)
+
+    async def _told(self, pod: Object, status: Object) -> None:
+        path = self.path("pods", pod["metadata"]["name"], "status")
+        await self.api.request("PUT", path, {**pod, "status": status})
 
     async def _job_status(self, name: str, status: Object) -> None:
-        job = (await self.jobs())[name]
-        old = job.get("status") or {}
-        job["status"] = {**old, **status, "startTime": old.get("startTime") or _time()}
+        job = playing.with_status((await self.jobs())[name], status)
         await self.api.request("PUT", self.path("jobs", name, "status"), job)
 
 
@@ -279,24 +225,3 @@ class _Counted:
         answer = await stage.api.request(method, path, *rest, **more)
         stage.requests[f"{method} {path}"] += 1
         return answer
-
-
-def _task(job: Object) -> Object:
-    env = job["spec"]["template"]["spec"]["containers"][0]["env"]
-    task: Object = json.loads(next(e["value"] for e in env if e["name"] == "FEDTRAIN_TASK"))
-    return task
-
-
-def _time() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _condition(kind: str, reason: str, message: str) -> Object:
-    return {
-        "type": kind,
-        "status": "True",
-        "reason": reason,
-        "message": message,
-        "lastTransitionTime": _time(),
-        "lastProbeTime": _time(),
-    }

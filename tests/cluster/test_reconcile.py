@@ -90,6 +90,23 @@ async def test_a_shortened_history_lets_go_of_everything_beyond_it(stage):
     assert await _rounds_kept(stage) == [5, 6]
 
 
+async def test_after_a_restart_records_are_asked_for_once_and_left_ones_go(stage):
+    await stage.apply(a_training(rounds=3, history=2))
+    await _to_the_end(stage, 3)
+    left = {**(await stage.records())[0], "status": {}}
+    left["metadata"] = {**left["metadata"], "name": "digits-00001", "resourceVersion": ""}
+    left["spec"] = {**left["spec"], "round": 1}
+    await stage.api.request("POST", stage.path("federatedrounds"), left)
+    await stage.settle()
+    assert await _rounds_kept(stage) == [1, 2, 3], "it knows that it has done this"
+    stage.restart()
+    await stage.settle()
+    assert await _rounds_kept(stage) == [2, 3]
+    asked = stage.requests[f"GET {stage.path('federatedrounds')}"]
+    await stage.settle()
+    assert stage.requests[f"GET {stage.path('federatedrounds')}"] == asked
+
+
 async def test_an_old_record_of_somebody_else_is_left_alone(stage):
     await stage.apply(a_training(rounds=5, history=2))
     await stage.settle()

@@ -75,3 +75,13 @@ def test_nothing_is_left_after_an_error_and_two_run_at_once() -> None:
         assert not folders[0].exists()
         assert processes_in(folders[0]) == []
         assert kubectl(other, "get", "--raw=/readyz") == "ok"
+
+
+def test_what_was_stored_is_there_when_both_were_killed_and_started_anew() -> None:
+    with apiserver.server() as server:
+        kubectl(server.kubeconfig, "create", "namespace", "kept")
+        for name in ("kube-apiserver", "etcd"):
+            server.processes.start(server.processes.kill(name))
+        assert kubectl(server.kubeconfig, "get", "namespace", "kept", "--output=name") == (
+            "namespace/kept\n"
+        )

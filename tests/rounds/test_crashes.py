@@ -4,6 +4,7 @@ A state machine plays a hostile cluster: commits are cut after any prefix of the
 are seen as they were some time ago, time jumps, pods succeed, fail, get lost, users edit.
 """
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -323,3 +324,15 @@ def test_deleting_before_the_status_is_written_would_count_an_attempt_twice():
     world.settle()
     assert world.participant("north").failures == 0
     assert world.identity("north").attempt == 1
+
+
+@pytest.mark.parametrize("writes", range(9))
+def test_a_crash_as_the_last_round_begins_leaves_no_record_too_many(writes):
+    """No later round begins that would let go of what this one should have."""
+    world = a_world(rounds=3, history=2).in_round(2).all_succeed(Role.TRAIN)
+    for identity in world.live(Role.AGGREGATE):
+        world.becomes_ready(identity)
+        world.succeeds(identity)
+    world.look(crash_after=writes)
+    world.to_the_end().look()
+    assert sorted(record.spec.round for record in world.records.values()) == [2, 3]

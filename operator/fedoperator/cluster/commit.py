@@ -58,6 +58,8 @@ class Committer:
         self._image = controller_image
         self._namespace = operator_namespace
         self._clock = clock
+        self._forgotten: dict[str, int] = {}
+        """uid of a training → the round before which its records are known to be gone."""
 
     async def commit(
         self,
@@ -77,16 +79,23 @@ class Committer:
         troubles.keep([workload.name for workload in plan.create])
         now = self._clock()
         wanted = [w for w in plan.create if troubles.may_try(w.name, now)]
-        acts = bool(wanted or plan.delete) or plan.forget_before is not None
+        before = plan.forget_before
+        forgets = before is not None and self._forgotten.get(training.uid, 0) < before
+        acts = bool(wanted or plan.delete) or forgets
         if acts and written is None:
             await self._still(read)
         news = await self._create(training, wanted, troubles)
         await self._delete(training, plan)
-        if plan.forget_before is not None:
-            await self._forget(training, plan.forget_before)
+        if before is not None and forgets:
+            await self._forget(training, before)
+            self._forgotten[training.uid] = before
         if wrote or written is not None:
             await self._tell(training, plan.events)
         return news
+
+    def forget(self, uid: str) -> None:
+        """That training is gone."""
+        self._forgotten.pop(uid, None)
 
     async def write_status(self, read: Object, status: TrainingStatus) -> Object | None:
         """The training as written; None if nothing had to be."""

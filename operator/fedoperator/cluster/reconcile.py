@@ -114,7 +114,8 @@ class Reconciler:
         return Next(wake_at=min((m for m in (plan.wake_at, soon) if m is not None), default=None))
 
     def _forget(self, key: Key) -> None:
-        self._troubles.pop(key, None)
+        uid, _ = self._troubles.pop(key, ("", None))
+        self._committer.forget(uid)
         self._hubs.forget(key)
         self._telemetry.forgotten(key)
 
@@ -122,6 +123,7 @@ class Reconciler:
         """Those of this very training, not of one of the same name before it."""
         known = self._troubles.get(key)
         if known is None or known[0] != uid:
+            self._committer.forget(known[0] if known is not None else "")
             known = self._troubles[key] = (uid, Troubles())
         return known[1]
 

@@ -46,6 +46,7 @@ class Watch:
         self._loop = loop
         self._namespace = namespace
         self._stop = threading.Event()
+        self._told_to_stop = False
         self._opened: dict[str, float] = {}
 
     @property
@@ -78,6 +79,7 @@ class Watch:
         try:
             await ended
         finally:
+            self._told_to_stop = True
             self._stop.set()
 
     def _thread(self, ended: "asyncio.Future[None]") -> None:
@@ -87,21 +89,25 @@ class Watch:
             asyncio.run(self._watch())
         except BaseException as caught:
             error = caught
-        if self._stop.is_set():
+        if self._told_to_stop:
             return
         error = error or RuntimeError("kopf ended by itself")
         self._loop.call_soon_threadsafe(_fail, ended, RuntimeError(f"the watch ended: {error!r}"))
 
     async def _watch(self) -> None:
         everywhere = not self._namespace
-        await kopf.operator(
-            registry=self._registry(),
-            settings=_settings(),
-            standalone=True,
-            clusterwide=everywhere,
-            namespaces=() if everywhere else (self._namespace,),
-            stop_flag=self._stop,
-        )
+        try:
+            await kopf.operator(
+                registry=self._registry(),
+                settings=_settings(),
+                standalone=True,
+                clusterwide=everywhere,
+                namespaces=() if everywhere else (self._namespace,),
+                stop_flag=self._stop,
+            )
+        finally:
+            # A thread of this loop waits for it: the loop would never close.
+            self._stop.set()
 
     def _registry(self) -> kopf.OperatorRegistry:
         """A plain one: kopf's default would import the synchronous client to log in."""

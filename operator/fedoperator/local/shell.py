@@ -84,6 +84,8 @@ class Shell:
         self._children = children
         self._report = telling
         self._records: dict[int, Record] = {}
+        self._forgotten = 0
+        """Before this round no records are left."""
         self._blocked_since: float | None = None
 
     def run(self, options: Options, signals: Signals) -> int:
@@ -141,7 +143,7 @@ class Shell:
         self._children.hand(plan)
         for child in plan.delete:
             self._children.delete(child)
-        if plan.forget_before is not None:
+        if plan.forget_before is not None and plan.forget_before > self._forgotten:
             self._forget(plan.forget_before)
         return bool(plan.records or plan.create or plan.delete)
 
@@ -149,6 +151,7 @@ class Shell:
         """All records of earlier rounds, also those that an earlier run did not get to."""
         self._folder.forget_records({record_name(self._training.name, n) for n in range(before)})
         self._records = {n: record for n, record in self._records.items() if n >= before}
+        self._forgotten = before
 
     def _ended(self, give_up_after: timedelta) -> int | None:
         """The exit code, with the last word, if nothing will happen any more; else None."""

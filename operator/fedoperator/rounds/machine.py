@@ -88,7 +88,7 @@ def decide(
         handed=tuple(handed),
         released=tuple(_released(look)),
         over=status.terminal,
-        forget_before=_beyond_history(training, changed),
+        forget_before=_beyond_history(after),
         events=events.of(training.status, status, before, rounds),
         wake_at=None if status.terminal else _wake_at(look, rounds),
     )
@@ -164,6 +164,7 @@ def _farewell(look: Look, observed: Observed) -> Plan:
         status=status,
         delete=tuple(c for c in left if c not in staying),
         over=True,
+        forget_before=_beyond_history(look.training),
         wake_at=until if staying else None,
     )
 
@@ -176,9 +177,8 @@ def _released(look: Look) -> Iterator[str]:
             yield carrier.job.uid
 
 
-def _beyond_history(training: Training, changed: Sequence[Record]) -> int | None:
-    begun = [record.spec.round for record in changed if not record.resource_version]
-    oldest = max(begun, default=0) - training.spec.history + 1
+def _beyond_history(training: Training) -> int | None:
+    oldest = training.status.round - training.spec.history + 1
     return oldest if oldest > 0 else None
 
 

@@ -28,7 +28,7 @@ class Plan:
     """The next writes, and when to look again without being woken (None: only when woken).
 
     records: those that are new (resource_version "") or whose status changed. forget_before:
-    FederatedRounds of rounds before this one are beyond spec.history (said when a round begins).
+    FederatedRounds of rounds before this one are beyond spec.history (said with every plan).
     handed: all work that those who stay are to have now, said again with every plan; released: who
     of them is to end when it can; over: all of them.
     """

@@ -79,7 +79,7 @@ def stay(environment: Mapping[str, str], prepared: Message, attempt: Attempt) ->
     Raises Terminated by SIGTERM, ContractError, OSError.
     """
     address = environment[HUB_ENV]
-    port = address.rpartition(":")[2]
+    name, _, port = address.rpartition(":")
     if not port.isdigit():
         raise ContractError("BadTask", f"{HUB_ENV} is {address!r}, not host:port")
     token = environment.get(HUB_TOKEN_ENV, "")
@@ -90,7 +90,8 @@ def stay(environment: Mapping[str, str], prepared: Message, attempt: Attempt) ->
     hub.begin(task_id(task), prepared)
     if isinstance(task, PrepareTask):
         give_tokens(hub.root, task.participants)
-    host = "127.0.0.1" if address.startswith(("127.", "localhost")) else None
+    # In a pod that is the name of a Service; on a machine of several hubs each has an address.
+    host = name if name.startswith("127.") or name == "localhost" else None
     try:
         terminated = asyncio.run(hub.serve(host, int(port)))
     finally:
