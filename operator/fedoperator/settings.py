@@ -33,7 +33,7 @@ class Settings:
     host: str = ""
     """The address to listen on; empty for all, of both families."""
     port: int = 8080
-    workers: int = 4
+    workers: int = 16
     log_level: str = "INFO"
 
     @classmethod
@@ -66,7 +66,7 @@ class Settings:
             identity=text("IDENTITY") or _own_identity(),
             host=text("HOST"),
             port=whole("PORT", 8080, (0, 65535)),
-            workers=whole("WORKERS", 4, (1, 64)),
+            workers=whole("WORKERS", 16, (1, 64)),
             log_level=level,
         )
 

@@ -21,6 +21,7 @@ WATCHED = {
     "jobs": "/apis/batch/v1",
     "pods": "/api/v1",
     "services": "/api/v1",
+    "networkpolicies": "/apis/networking.k8s.io/v1",
     "persistentvolumeclaims": "/api/v1",
 }
 

@@ -10,7 +10,13 @@ from tests.cluster.stage import NAME
 from tests.faults.mirror import Object, View
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
-_COUNTED = ("federatedrounds", "jobs", "services", "persistentvolumeclaims")
+_COUNTED = (
+    "federatedrounds",
+    "jobs",
+    "services",
+    "networkpolicies",
+    "persistentvolumeclaims",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +71,7 @@ def _counted_twice(view: View) -> Iterator[str]:
             for who, times in Counter(p["name"] for p in status.get(what) or ()).items():
                 if times > 1:
                     yield f"{name} has {who} {times} times among its {what}"
-        candidates = {(c["name"], c["attempt"]) for c in status.get("candidates") or ()}
+        candidates = {(c["name"], c.get("attempt", 1)) for c in status.get("candidates") or ()}
         for p in status.get("participants") or ():
             if p["state"] == "Accepted" and (p["name"], p["attempt"]) not in candidates:
                 yield f"{name} accepted {p['name']} in an attempt that was no candidate"

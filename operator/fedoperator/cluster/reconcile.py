@@ -4,6 +4,7 @@ In this order, because late children are fine (an old list costs a refused creat
 parent is not (an old record would cost work).
 """
 
+import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -129,13 +130,10 @@ class Reconciler:
 
     async def _records(self, training: Training) -> list[Record]:
         """Those of the round before the current one, of the current and of the next."""
-        found = []
-        for number in range(max(0, training.status.round - 1), training.status.round + 2):
-            name = record_name(training.name, number)
-            record = await self._cluster.record(training.namespace, name, training.uid)
-            if record is not None:
-                found.append(record)
-        return found
+        numbers = range(max(0, training.status.round - 1), training.status.round + 2)
+        names = [record_name(training.name, number) for number in numbers]
+        asked = [self._cluster.record(training.namespace, name, training.uid) for name in names]
+        return [record for record in await asyncio.gather(*asked) if record is not None]
 
     async def _children(
         self,
