@@ -102,7 +102,8 @@ async def test_each_end_of_a_pod_is_charged_to_whom_it_belongs(stage, end):
     await stage.gives_up(NORTH, *end.says)
     await stage.settle()
     found = await north(stage)
-    assert (found["state"], found["failure"], found["reason"], found.get("failures", 0)) == (
+    failures = found.get("failures", 0)
+    assert (found["state"], found["failure"], found["reason"], failures) == (
         end.state,
         end.failure,
         end.reason,
@@ -110,7 +111,7 @@ async def test_each_end_of_a_pod_is_charged_to_whom_it_belongs(stage, end):
     )
     assert (end.reason in {reason for reason, _ in await stage.events()}) is True
     counted = f'fedtrain_participant_attempt_failures{{namespace="{stage.namespace}"'
-    series = f'{counted},participant="north",training="digits"}} {found["failures"]}.0'
+    series = f'{counted},participant="north",training="digits"}} {failures}.0'
     assert series in stage.telemetry.render().decode()
     stage.later(minutes=1)
     await stage.settle()
@@ -135,7 +136,7 @@ async def test_a_pod_on_a_lost_node_is_given_up_and_its_work_done_elsewhere(stag
     stage.later(minutes=2)
     await stage.settle()
     found = await north(stage)
-    assert (found["state"], found["reason"], found.get("failures", 0)) == ("Retrying", "NodeLost", 0)
+    assert (found["state"], found["reason"], failures) == ("Retrying", "NodeLost", 0)
     assert "its node gone does not answer" in found["message"]
     stage.later(seconds=3)
     await stage.settle()
