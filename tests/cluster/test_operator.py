@@ -5,68 +5,19 @@ import contextlib
 import json
 import os
 import pathlib
-import re
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 
 import pytest
 import yaml
 
+from devcluster.replica import Replica
 from tests.cluster import rbac
 from tests.cluster.stage import NAME, Stage, a_training
 
 pytestmark = pytest.mark.apiserver
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-class Process:
-    """One replica of the operator."""
-
-    def __init__(self, kubeconfig: pathlib.Path, log: pathlib.Path, **settings: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        environment = {
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": f"{ROOT}/operator:{ROOT}/trainer",
-            "KUBECONFIG": str(kubeconfig),
-            "FEDTRAIN_CONTROLLER_IMAGE": "ctl:1",
-            "FEDTRAIN_HOST": "127.0.0.1",
-            "FEDTRAIN_PORT": str(self.port),
-            **{f"FEDTRAIN_{name}": value for name, value in settings.items()},
-        }
-        self.log = log
-        with log.open("w") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "fedoperator"], env=environment, stderr=output
-            )
-
-    def get(self, path: str) -> tuple[int, str]:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-        except OSError as error:
-            return 0, str(error)
-
-    def metric(self, name: str) -> float:
-        """The sum of a metric's series."""
-        found = re.findall(rf"^{re.escape(name)}(?:{{.*}})? (\S+)$", self.get("/metrics")[1], re.M)
-        return sum(map(float, found))
-
-    def stop(self) -> tuple[int, float]:
-        """Exit code, and the seconds it took."""
-        started = time.monotonic()
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout=20)
-        return code, time.monotonic() - started
 
 
 @pytest.fixture
@@ -95,11 +46,11 @@ async def account(stage: Stage, kubectl, tmp_path) -> pathlib.Path:
 
 
 @pytest.fixture
-def start(stage: Stage, account: pathlib.Path, tmp_path) -> Iterator[Callable[[str], Process]]:
+def start(stage: Stage, account: pathlib.Path, tmp_path) -> Iterator[Callable[[str], Replica]]:
     with contextlib.ExitStack() as running:
 
-        def start(name: str) -> Process:
-            process = Process(
+        def start(name: str) -> Replica:
+            process = Replica(
                 account, tmp_path / f"{name}.log", NAMESPACE=stage.namespace, IDENTITY=name
             )
             running.callback(process.process.wait)
@@ -213,7 +164,7 @@ async def test_a_process_that_loses_the_lease_ends_and_writes_nothing_more(stage
 
 async def test_it_can_watch_all_namespaces(stage, kubectl, tmp_path):
     log = tmp_path / "everywhere.log"
-    operator = Process(kubectl.kubeconfig, log, LEASE_NAMESPACE=stage.namespace)
+    operator = Replica(kubectl.kubeconfig, log, LEASE_NAMESPACE=stage.namespace)
     try:
         await until(lambda: operator.get("/readyz")[0] == 200)
         await stage.apply(a_training())

@@ -18,6 +18,7 @@ class Scheduling(Model):
     """How all pods of the training are scheduled, those of the operator included; what a trainer
     says of its own pods wins. A change acts on what is made after it."""
 
+    # It becomes a label's value, which is shorter than other names, and has no dots.
     queue_name: (
         Annotated[
             str,

@@ -127,13 +127,10 @@ def round_line(record: Record, rounds: int) -> str:
     missing = [
         f"{p.name} ({p.reason or p.state})" for p in status.participants if p.state != "Accepted"
     ]
-    if missing:
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        words.append("without " + ", ".join(missing[:5]) + more)
-    out = list(quarantine.left_out(record))
-    if out:
-        more = f" and {len(out) - 5} more" if len(out) > 5 else ""
-        words.append("quarantined " + ", ".join(out[:5]) + more)
+    for how, names in (("without", missing), ("quarantined", list(quarantine.left_out(record)))):
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            words.append(f"{how} {', '.join(names[:5])}{more}")
     if status.started_at is not None and status.published_at is not None:
         words.append(f"{(status.published_at - status.started_at).total_seconds():.1f} s")
     return "  ".join(words)
