@@ -3,6 +3,7 @@
     python -m benchmarks.synthetic                 # in one process, 200 rounds each: half an hour
     python -m benchmarks.synthetic --run 10        # `fedtrain run`, ten rounds each, and compare
     python -m benchmarks.synthetic --cluster 20    # on the cluster, what has a reference
+    python -m benchmarks.synthetic --case '(1,1)' --run 200       # only those so called
 
 `--run` and `--cluster` keep 30 participants with `pods: Resident`; the digest of every round is
 compared with the simulation's, so that the figures of the one are those of the other.
@@ -168,12 +169,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200, help="of the simulation")
     parser.add_argument("--run", type=int, metavar="ROUNDS", help="by `fedtrain run`")
     parser.add_argument("--cluster", type=int, metavar="ROUNDS", help="on the cluster")
+    parser.add_argument("--case", metavar="TEXT", default="", help="only what has this in its name")
     parser.add_argument("--jobs", type=int, default=2)
     given = parser.parse_args()
     machine, odd, compared, figures = page.machine(), [], [], {}
     rounds = given.run or given.cluster or given.rounds
     for case in CASES:
-        if given.cluster and not case.reference:
+        if given.case not in case.label or (given.cluster and not case.reference):
             continue
         figures[case], digests = simulated(case, rounds)
         if given.run or given.cluster:
@@ -190,6 +192,7 @@ def main() -> None:
     today = datetime.datetime.now(datetime.UTC).date()
     how = "run" if given.run else "cluster" if given.cluster else ""
     command = "python -m benchmarks.synthetic" + (f" --{how} {rounds}" if how else "")
+    command += f" --case '{given.case}'" if given.case else ""
     name = f"{today}-synthetic{how and '-' + how}.md"
     page.write(
         name,
