@@ -127,6 +127,43 @@ async def test_long_lists_come_in_chunks_and_hold_only_what_is_labelled(
 
 
 @apiserver
+async def test_the_pods_of_a_few_jobs_are_asked_for_by_name_and_of_many_all(stage, cluster):
+    jobs = [f"{number:08}-0000-4000-8000-000000000000" for number in range(client.NAMED + 1)]
+    for job in jobs:
+        labels = {"fedtrain.dev/training": NAME, "batch.kubernetes.io/controller-uid": job}
+        pod = {"metadata": {"name": f"pod-{job}", "labels": labels}}
+        pod["spec"] = {"containers": [{"name": "c", "image": "i"}]}
+        await stage.api.request("POST", stage.path("pods"), pod)
+
+    async def found(wanted):
+        listed = await cluster.pods(stage.namespace, NAME, wanted)
+        return {pod["metadata"]["name"] for pod in listed}
+
+    assert await found(jobs[:2]) == {f"pod-{job}" for job in jobs[:2]}
+    assert await found(jobs) == {f"pod-{job}" for job in jobs}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        ({"https_proxy": "http://proxy:3128"}, "http://proxy:3128"),
+        ({"https_proxy": "http://proxy:3128", "no_proxy": "10.0.0.1"}, None),
+    ],
+)
+def test_the_proxy_is_the_configurations_else_the_environments(monkeypatch, environment, expected):
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    loaded = api.Configuration(host="https://10.0.0.1:443")
+    assert api.proxy(loaded) == expected
+    loaded.proxy = "http://own:1"
+    assert api.proxy(loaded) == "http://own:1"
+
+
+@apiserver
 async def test_what_is_refused_is_told_in_the_words_of_the_api_server(stage, cluster):
     training = Training.from_object(await stage.apply(a_training()))
     service = a_service(training)

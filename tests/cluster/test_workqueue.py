@@ -90,6 +90,18 @@ def test_a_key_is_looked_at_once_a_second_at_most():
     run(main())
 
 
+def test_a_look_may_ask_for_a_shorter_pause():
+    async def main():
+        looks = Looks(lambda key: Next(pause=0.25))
+        async with running(looks) as queue:
+            for _ in range(21):
+                queue.wake(KEY)
+                await asyncio.sleep(0.05)
+        assert looks.times == [0, 0.25, 0.5, 0.75, 1.0]
+
+    run(main())
+
+
 def test_a_wake_during_a_look_is_followed_by_exactly_one_more():
     async def main():
         looks = Looks()

@@ -5,7 +5,14 @@ from datetime import timedelta
 import pytest
 from world import START
 
-from fedoperator.rounds.observed import ChildState, Failure, child, wants_pods, with_its_nodes
+from fedoperator.rounds.observed import (
+    ChildState,
+    Failure,
+    child,
+    is_news,
+    wants_pods,
+    with_its_nodes,
+)
 from fedtrain.contract import Message
 
 
@@ -292,3 +299,26 @@ def test_a_message_always_fits_the_kubelet():
     data = Message(reason="R", message="é" * 5000, result=big).encode()
     assert len(data) <= 3072
     assert Message.decode(data.decode()).result == {"samples": 1}
+
+
+def test_a_job_that_was_only_just_made_is_no_news():
+    assert not is_news(a_job())
+    assert not is_news(a_job(ready=1, nodes=2))
+
+
+@pytest.mark.parametrize("kind", ["SuccessCriteriaMet", "FailureTarget", "Suspended"])
+def test_whatever_a_job_has_come_to_is_news(kind):
+    assert is_news(a_job(a_condition(kind)))
+
+
+@pytest.mark.parametrize("what", ["failed", "succeeded", "terminating"])
+def test_a_pod_that_ended_or_goes_is_news(what):
+    job = a_job(nodes=2)
+    job["status"][what] = 1
+    assert is_news(job)
+
+
+def test_a_job_that_runs_goes_or_was_suspended_by_somebody_is_news():
+    suspended = a_job()
+    suspended["spec"]["suspend"] = True
+    assert all(is_news(job) for job in (a_job(ready=1), a_job(deleting=True), suspended))

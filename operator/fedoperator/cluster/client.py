@@ -4,7 +4,7 @@ Children are written once, by POST, and never applied again. Every write names w
 find: a status the resourceVersion and uid it was decided from, a deletion the uid.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from fedoperator import errors
@@ -18,6 +18,9 @@ from fedoperator.rounds import jobs, observed
 
 CHUNK = 250
 """Objects of one answer to a list."""
+
+NAMED = 25
+"""Jobs whose pods are asked for by name; a list of all is no longer than a longer question."""
 
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 """Asks for a list of objects without spec and status."""
@@ -45,7 +48,8 @@ class Cluster(Protocol):
     async def jobs(self, namespace: str, training: str) -> list[Object]:
         """The Jobs labelled with the training, whoever owns them."""
 
-    async def pods(self, namespace: str, training: str) -> list[Object]: ...
+    async def pods(self, namespace: str, training: str, jobs: Collection[str]) -> list[Object]:
+        """Those of the training's Jobs with these uids; maybe more."""
 
     async def events(self, namespace: str, uid: str) -> list[Object]:
         """A few events about the object of that uid."""
@@ -89,13 +93,19 @@ class Kubernetes:
     async def jobs(self, namespace: str, training: str) -> list[Object]:
         return await self._list(_path("Job", namespace), training)
 
-    async def pods(self, namespace: str, training: str) -> list[Object]:
-        return await self._list(f"/api/v1/namespaces/{namespace}/pods", training)
+    async def pods(self, namespace: str, training: str, jobs: Collection[str]) -> list[Object]:
+        path, of_few = f"/api/v1/namespaces/{namespace}/pods", ""
+        if len(jobs) <= NAMED:
+            of_few = f",{observed.JOB_UID_LABEL} in ({','.join(sorted(jobs))})"
+        return await self._list(path, training, also=of_few)
 
-    async def _list(self, path: str, training: str, accept: str = JSON) -> list[Object]:
+    async def _list(
+        self, path: str, training: str, accept: str = JSON, also: str = ""
+    ) -> list[Object]:
         """All chunks of one consistent list. Raises Gone if it expires half-way."""
         found: list[Object] = []
-        query = {"labelSelector": f"{observed.TRAINING_LABEL}={training}", "limit": str(CHUNK)}
+        selector = f"{observed.TRAINING_LABEL}={training}{also}"
+        query = {"labelSelector": selector, "limit": str(CHUNK)}
         while True:
             answer = await self._api.request("GET", path, query=query, accept=accept)
             found.extend(answer.get("items") or [])

@@ -25,7 +25,7 @@ from fedoperator.cluster.hubs import Hubs
 from fedoperator.cluster.series import Seen
 from fedoperator.cluster.telemetry import Telemetry
 from fedoperator.cluster.troubles import Troubles
-from fedoperator.cluster.workqueue import Key, Next
+from fedoperator.cluster.workqueue import PAUSE, Key, Next
 from fedoperator.rounds import observed
 from fedoperator.rounds.machine import decide
 from fedoperator.rounds.observed import Child, ChildState, Identity, Observed
@@ -33,6 +33,12 @@ from fedtrain.contract import Role
 
 EXPLAINED = 20
 """Children whose events are asked for in one look; where more wait, they wait for the same."""
+
+LARGE = 100
+"""Participants from which on a training is looked at once in `workqueue.PAUSE` at most."""
+
+LEAST_PAUSE = 0.25
+"""Seconds; of the smallest trainings."""
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +118,8 @@ class Reconciler:
         )
         # What could not be made is to be told in the status, and to be tried again.
         soon = now if news else troubles.wake_at()
-        return Next(wake_at=min((m for m in (plan.wake_at, soon) if m is not None), default=None))
+        moments = [moment for moment in (plan.wake_at, soon) if moment is not None]
+        return Next(wake_at=min(moments, default=None), pause=_pause(training))
 
     def _forget(self, key: Key) -> None:
         uid, _ = self._troubles.pop(key, ("", None))
@@ -179,7 +186,7 @@ class Reconciler:
     async def _pods(self, training: Training, jobs: set[str]) -> Mapping[str, list[Object]]:
         """The uids of the Jobs → their pods, in one list."""
         pods: dict[str, list[Object]] = defaultdict(list)
-        for pod in await self._cluster.pods(training.namespace, training.name):
+        for pod in await self._cluster.pods(training.namespace, training.name, jobs):
             for reference in pod["metadata"].get("ownerReferences") or []:
                 if reference.get("controller") and reference.get("uid") in jobs:
                     pods[reference["uid"]].append(pod)
@@ -223,6 +230,11 @@ class Reconciler:
         await self._committer.write_status(read, status)
         meta = read["metadata"]
         self._telemetry.seen((meta["namespace"], meta["name"]), Seen(status=status))
+
+
+def _pause(training: Training) -> float:
+    """Seconds between two looks: few participants have few events, and wait for each of them."""
+    return min(PAUSE, max(LEAST_PAUSE, PAUSE * len(training.spec.participants) / LARGE))
 
 
 def _invalid_spec(read: Object) -> str | None:

@@ -19,8 +19,9 @@ from kubernetes.aio import client as kubernetes
 
 from fedoperator.api import GROUP, VERSION
 from fedoperator.api import training as training_api
+from fedoperator.cluster.api import proxy
 from fedoperator.cluster.workqueue import Key
-from fedoperator.rounds.observed import TRAINING_LABEL
+from fedoperator.rounds import observed
 
 SERVER_TIMEOUT = 300
 """Seconds after which the API server ends a watch, and kopf asks for the next one."""
@@ -120,8 +121,13 @@ class Watch:
     async def _on_training(self, namespace: str | None, name: str | None, **_: Any) -> None:
         self._tell(namespace, name)
 
-    async def _on_job(self, namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
-        self._tell(namespace, labels.get(TRAINING_LABEL))
+    async def _on_job(
+        self, type: str | None, namespace: str | None, body: Mapping[str, Any], **_: Any
+    ) -> None:
+        """A Job that is gone is news; and with the first list nothing was made by us just now."""
+        if type in (None, "DELETED") or observed.is_news(body):
+            labels = body["metadata"].get("labels") or {}
+            self._tell(namespace, labels.get(observed.TRAINING_LABEL))
 
     def _tell(self, namespace: str | None, training: str | None) -> None:
         if namespace and training:
@@ -147,8 +153,7 @@ class Watch:
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=context, limit=0),
             headers={"User-Agent": "fedtrain-operator"},
-            proxy=configuration.proxy,
-            trust_env=True,
+            proxy=proxy(configuration),
             middlewares=(authorize,),
         )
         return kopf.AiohttpSession(server=configuration.host, aiohttp_session=session)
@@ -171,7 +176,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 10
     settings.watching.reconnect_backoff = 1
     settings.watching.chunk_size = 500
-    settings.watching.label_selectors["batch", "v1", "jobs"] = TRAINING_LABEL
+    settings.watching.label_selectors["batch", "v1", "jobs"] = observed.TRAINING_LABEL
     settings.networking.request_timeout = 20
     settings.networking.connect_timeout = 10
     settings.networking.enforce_retry_after = True

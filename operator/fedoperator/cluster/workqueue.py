@@ -19,7 +19,7 @@ Key = tuple[str, str]
 """Namespace and name of a training."""
 
 PAUSE = 1.0
-"""Seconds between the starts of two looks at one key, at least."""
+"""Seconds between the starts of two looks at one key, at least, if the first asks for no less."""
 
 REST_LIMIT = 5.0
 """Seconds of rest after a long look: twice as long as it took, but no longer than this. A thousand
@@ -37,9 +37,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Next:
-    """What a look asks for. wake_at: look again then; gone: forget the key."""
+    """What a look asks for.
+
+    wake_at: look again then; pause: seconds from its start in which there is no other; gone: forget
+    the key.
+    """
 
     wake_at: datetime | None = None
+    pause: float = PAUSE
     gone: bool = False
 
 
@@ -149,7 +154,7 @@ class Queue:
             item.running = False
             ended_at = asyncio.get_running_loop().time()
             rest = min(2 * (ended_at - item.started_at), REST_LIMIT)
-            item.soonest = max(item.started_at + PAUSE, ended_at + rest)
+            item.soonest = max(item.started_at + asked.pause, ended_at + rest)
             if asked.gone and not item.again:
                 self.forget(key)
             else:

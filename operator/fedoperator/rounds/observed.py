@@ -236,6 +236,18 @@ def identity_of(job: Mapping[str, Any]) -> Identity | None:
         return None
 
 
+def is_news(job: Mapping[str, Any]) -> bool:
+    """Whether a look can learn anything from what a Job says now.
+
+    Nothing from one that was only just made, and whose pods do not run yet: whoever made it knows,
+    and looks at it when it is overdue. One that is not ready any more has lost a pod.
+    """
+    status = job.get("status") or {}
+    lost = any(status.get(field) for field in ("failed", "succeeded", "terminating"))
+    known = status.get("conditions") or "deletionTimestamp" in job["metadata"]
+    return bool(known or lost or _is_suspended(job) or _is_ready(job))
+
+
 def wants_pods(job: Mapping[str, Any], now: datetime) -> bool:
     """Whether a Job alone does not tell enough: it is over, or not ready although it should be."""
     status = job.get("status") or {}
