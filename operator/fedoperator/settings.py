@@ -13,7 +13,7 @@ _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 def _own_identity() -> str:
-    """Unique for every process: a restarted container is another candidate for the lease."""
+    """Unique for every process, for whoever gives none: only one may ever have a name at a time."""
     return f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
 
 

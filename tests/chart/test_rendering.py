@@ -63,6 +63,7 @@ def test_the_operator_understands_its_environment(rendered):
     assert settings.controller_image == "here/controller:7"
     assert (settings.namespace, settings.lease_namespace) == ("hospitals", "fedtrain-system")
     assert (settings.workers, settings.lease_name, settings.port) == (9, "fedtrain", 8080)
+    assert settings.identity == "fedtrain-5d-x7"
 
 
 def test_without_a_word_the_namespace_of_the_release_is_watched(rendered):
@@ -75,7 +76,7 @@ def test_all_namespaces_are_watched_only_if_asked_for(rendered):
 
 def _settings(documents) -> Settings:
     (container,) = only(documents, "Deployment")["spec"]["template"]["spec"]["containers"]
-    fields = {"metadata.namespace": "fedtrain-system"}
+    fields = {"metadata.namespace": "fedtrain-system", "metadata.name": "fedtrain-5d-x7"}
     return Settings.from_environment(
         {
             variable["name"]: variable["value"]

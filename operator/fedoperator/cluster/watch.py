@@ -159,6 +159,19 @@ class Watch:
         return kopf.AiohttpSession(server=configuration.host, aiohttp_session=session)
 
 
+class _Nothing(kopf.DiffBaseStorage):
+    """What kopf would compare an object with: handlers that never ask save a copy of each event."""
+
+    def build(self, *, body: kopf.Body, extra_fields: object = None) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        raise NotImplementedError("nothing is kept on an object")
+
+
 def _fail(ended: "asyncio.Future[None]", error: Exception) -> None:
     if not ended.done():
         ended.set_exception(error)
@@ -180,6 +193,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.networking.request_timeout = 20
     settings.networking.connect_timeout = 10
     settings.networking.enforce_retry_after = True
+    settings.persistence.diffbase_storage = _Nothing()
     settings.queueing.error_delays = (1, 2, 5, 10, 30, 60)
     settings.execution.executor.shutdown(wait=False)  # Handlers are coroutines.
     logging.getLogger("kopf").setLevel(logging.WARNING)
