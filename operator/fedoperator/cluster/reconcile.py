@@ -136,11 +136,21 @@ class Reconciler:
         return known[1]
 
     async def _records(self, training: Training) -> list[Record]:
-        """Those of the round before the current one, of the current and of the next."""
-        numbers = range(max(0, training.status.round - 1), training.status.round + 2)
-        names = [record_name(training.name, number) for number in numbers]
-        asked = [self._cluster.record(training.namespace, name, training.uid) for name in names]
-        return [record for record in await asyncio.gather(*asked) if record is not None]
+        """Those of the round before the current one, of the current and of the next.
+
+        The next is begun when the current one was written as published, and not earlier.
+        """
+
+        def read(number: int) -> Awaitable[Record | None]:
+            name = record_name(training.name, number)
+            return self._cluster.record(training.namespace, name, training.uid)
+
+        number = training.status.round
+        found = list(await asyncio.gather(*map(read, range(max(0, number - 1), number + 1))))
+        current = found[-1]
+        if current is None or current.status.phase == "Published":
+            found.append(await read(number + 1))
+        return [record for record in found if record is not None]
 
     async def _children(
         self,
