@@ -251,7 +251,8 @@ OF_THE_AGGREGATION = (
         {"compression": {"codec": "TopK"}, **participants({"scratch": {"claimName": "n"}}, {})},
         (
             "spec.compression.codec: TopK keeps for later rounds what an update leaves out (error "
-            "feedback), and needs a place for it; give every participant a scratch, or use Int8",
+            "feedback), and needs a place for it; give every participant a scratch with a "
+            "claimName, or use Int8",
         ),
     ),
     Mistake(

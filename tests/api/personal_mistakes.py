@@ -14,7 +14,8 @@ OF_WHAT_STAYS_AT_HOME = (
         {**_AT_HOME, **_NO_SCRATCH},
         (
             "spec.exchange: include and exclude keep layers at each participant from round to "
-            "round, which needs a place for them; give every participant a scratch",
+            "round, which needs a place for them; give every participant a scratch with a "
+            "claimName",
         ),
     ),
     Mistake(
@@ -28,7 +29,7 @@ OF_WHAT_STAYS_AT_HOME = (
         {**_DITTO, **_NO_SCRATCH},
         (
             "spec.personalization.ditto: keeps a model at each participant from round to round, "
-            "which needs a place for it; give every participant a scratch",
+            "which needs a place for it; give every participant a scratch with a claimName",
         ),
     ),
     Mistake(

@@ -126,3 +126,42 @@ def test_a_target_is_a_floor_or_a_ceiling(mode, value, expected):
     rules = {"metric": "m", "target": 0.5, "mode": mode}
     spec = TrainingSpec.model_validate(a_spec(stop=rules, evaluation={}))
     assert stop.stops(spec, None, 1, value) is expected
+
+
+@pytest.mark.parametrize(
+    ("listed", "mode", "expected"),
+    [
+        (["loss"], None, False),
+        ([], None, True),
+        (["loss"], "Max", True),
+        ([], "Min", False),
+    ],
+)
+def test_without_a_mode_less_of_it_is_better_if_the_evaluation_says_so(listed, mode, expected):
+    from world import a_spec
+
+    rules = {"metric": "loss", "target": 0.5, **({"mode": mode} if mode else {})}
+    spec = TrainingSpec.model_validate(a_spec(stop=rules, evaluation={"lessIsBetter": listed}))
+    assert stop.stops(spec, None, 1, 0.81) is expected
+    assert spec.less_is_better("loss") is not expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"stop": {"metric": "acuracy", "target": 0.2}}, "spec.stop.metric: acuracy was not"),
+        ({"keep": {"best": 1, "metric": "acuracy"}}, "spec.keep.metric: acuracy was not"),
+    ],
+)
+def test_a_metric_that_nobody_measured_is_told_with_the_one_that_was_meant(spec, said):
+    world = a_world(rounds=1, evaluation={"by": "Participants"}, **spec).to_the_end()
+    (event,) = [e for e in world.events if e.reason == "MetricMissing"]
+    assert event.warning
+    assert event.message.startswith(said)
+    assert event.message.endswith("in round 1, only accuracy; did you mean accuracy?")
+
+
+def test_a_metric_that_was_measured_is_not_complained_about():
+    rules = {"metric": "accuracy", "patience": 1}
+    world = a_world(rounds=3, evaluation={"by": "north"}, stop=rules).to_the_end()
+    assert not [e for e in world.events if e.reason == "MetricMissing"]

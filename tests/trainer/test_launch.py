@@ -36,6 +36,15 @@ for rnd in rounds({{"w": np.zeros(2, np.float32)}}):
 """
 
 
+HOLDING = """\
+import numpy as np
+from fedtrain import rounds
+yielded = rounds({"w": np.zeros(2, np.float32)})
+for rnd in yielded:
+    1 / 0
+"""
+
+
 def test_a_participant_initialises_trains_and_evaluates(exchange: Any, numpy_script: str) -> None:
     base = exchange.publish_initial(numpy_script)
     trained = exchange.run(numpy_script, exchange.train())
@@ -145,6 +154,7 @@ def test_a_crash_after_the_submit_changes_nothing(exchange: Any, numpy_script: s
         (FORGETFUL, 64, "NoSubmit", "the script ended without rnd.submit(...)"),
         (raising("break"), 64, "NoSubmit", "the script ended without rnd.submit(...)"),
         (raising("1 / 0"), 75, "ScriptFailed", "ZeroDivisionError: division by zero (train.py:5)"),
+        (HOLDING, 75, "ScriptFailed", "ZeroDivisionError: division by zero (train.py:5)"),
         (raising("import nosuch"), 75, "ScriptFailed", "No module named 'nosuch' (train.py:5)"),
         ("import nosuch", 75, "ScriptFailed", "ModuleNotFoundError: No module named 'nosuch'"),
         ("raise SystemExit(3)", 75, "ScriptFailed", "the command exited with 3"),

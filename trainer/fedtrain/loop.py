@@ -106,10 +106,16 @@ def _plain(
     ranks = collective.join(torch_model=not isinstance(model, Mapping))
     seeds.reseed(seeds.derive(0, 1, "local", ranks.rank))
 
+    submitted = False
+
     def submit(told: Any) -> None:
+        nonlocal submitted
         submission = agree(ranks.gather(told), ranks.rank)
+        if submitted:
+            raise ContractError("SubmittedTwice", "rnd.submit(...) was called twice in one round")
+        submitted = True
         if ranks.rank == 0:
-            say(f"trained on {submission.samples} samples {_shown(submission.metrics)}")
+            say(f"trained on {submission.samples} samples {_shown(submission.metrics)}".rstrip())
 
     middle = midround.nowhere(model, ranks)
     yield Round(
@@ -124,10 +130,12 @@ def _plain(
         _personal=None if personal is None else Personal(personal, personal_optimizer),
         _submit=submit,
     )
+    if not submitted and ranks.rank == 0:
+        say(f"in a federation this fails (NoSubmit): {outcome.NO_SUBMIT}")
     if evaluate is not None:
         metrics, _ = measured(evaluate(model))
         if ranks.rank == 0:
-            say(f"evaluated {_shown(metrics)}")
+            say(f"evaluated {_shown(metrics)}".rstrip())
 
 
 def _shown(metrics: Mapping[str, float]) -> str:

@@ -56,12 +56,17 @@ class Outcome:
     lost_peers: bool = False
     at: float = 0.0
 
-    def leave(self) -> None:
-        """Write it beside the prefix in `FEDTRAIN_OUTCOME`; nothing if launch did not set one."""
+    def leave(self, *, over_another: bool = True) -> None:
+        """Write it beside the prefix in `FEDTRAIN_OUTCOME`; nothing if launch did not set one.
+
+        over_another: also if this rank has left an outcome before.
+        """
         prefix = os.environ.get(OUTCOME_ENV)
         if prefix is None:
             return
         path = Path(f"{prefix}.{self.rank}")
+        if not over_another and path.exists():
+            return
         unfinished = path.with_name(f".{path.name}")
         with contextlib.suppress(OSError):
             unfinished.write_text(json.dumps(asdict(self)))

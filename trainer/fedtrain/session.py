@@ -121,8 +121,9 @@ class Session:
             if not self.submitted:
                 rnd._submit(_no_submit())
         except GeneratorExit:  # a `break`, after which nothing of ours runs
+            # Or the interpreter's end, after an exception, where the script holds the generator.
             if not self.submitted and not rnd._midround.ended:
-                outcome.of_exception(_no_submit(), self.ranks.rank).leave()
+                outcome.of_exception(_no_submit(), self.ranks.rank).leave(over_another=False)
             raise
         finally:
             self.home.end()

@@ -112,15 +112,14 @@ def _check(name: Any, value: Any) -> None:
         dtype = str(value.dtype).removeprefix("torch.")
         if dtype not in _TORCH_DTYPES or value.is_sparse or hasattr(value, "full_tensor"):
             raise _unfit(name, f"a tensor of {dtype} ({type(value).__name__}) cannot be kept")
-    elif not _is_json(value):
-        kind = type(value).__name__
+    elif odd := next(_beyond_json(value), None):
         raise _unfit(
             name,
-            f"a {kind} with other things in it than JSON holds cannot be kept; give each array or "
-            "tensor a name of its own in rnd.state, and turn keys into text and tuples into lists"
+            f"{odd}, which JSON does not hold; give each array or tensor a name of its own in "
+            "rnd.state, and turn keys into text and tuples into lists"
             if isinstance(value, dict | list)
-            else f"a {kind} cannot be kept as it is; use numpy arrays, torch tensors, or what JSON "
-            "holds (None, bools, numbers, text, lists, and mappings with text as keys)",
+            else f"{odd}, which cannot be kept as it is; use numpy arrays, torch tensors, or what "
+            "JSON holds (None, bools, numbers, text, lists, and mappings with text as keys)",
         )
 
 
@@ -128,13 +127,18 @@ def _unfit(name: Any, why: str) -> ContractError:
     return ContractError("BadState", f"rnd.state[{name!r}]: {why}")
 
 
-def _is_json(value: Any) -> bool:
-    """Whether it comes back from JSON as what it was (a tuple would not)."""
+def _beyond_json(value: Any, where: str = "") -> Iterator[str]:
+    """What would not come back from JSON as what it was (a tuple would not), and where it is."""
     if isinstance(value, list):
-        return all(map(_is_json, value))
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_json(one) for key, one in value.items())
-    return value is None or isinstance(value, bool | int | float | str)
+        for index, one in enumerate(value):
+            yield from _beyond_json(one, f"{where}[{index}]")
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            if not isinstance(key, str):
+                yield f"{where or 'it'} has a key that is a {type(key).__name__}"
+            yield from _beyond_json(one, f"{where}[{key!r}]")
+    elif not (value is None or isinstance(value, bool | int | float | str)):
+        yield f"{where or 'it'} is a {type(value).__name__}"
 
 
 def _is_tensor(value: Any) -> bool:

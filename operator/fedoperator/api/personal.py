@@ -53,7 +53,7 @@ SPEC = (
         holds=lambda spec: not spec.exchange.keeps_at_home or _everybody_has_scratch(spec),
         says=(
             "include and exclude keep layers at each participant from round to round, which needs "
-            "a place for them; give every participant a scratch"
+            "a place for them; give every participant a scratch with a claimName"
         ),
     ),
     Rule(
@@ -62,7 +62,7 @@ SPEC = (
         holds=lambda spec: spec.ditto is None or _everybody_has_scratch(spec),
         says=(
             "keeps a model at each participant from round to round, which needs a place for it; "
-            "give every participant a scratch"
+            "give every participant a scratch with a claimName"
         ),
     ),
     Rule(

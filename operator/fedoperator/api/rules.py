@@ -189,7 +189,7 @@ SPEC = (
         ),
         says=(
             "TopK keeps for later rounds what an update leaves out (error feedback), and needs a "
-            "place for it; give every participant a scratch, or use Int8"
+            "place for it; give every participant a scratch with a claimName, or use Int8"
         ),
     ),
     *measuring.SPEC,

@@ -64,8 +64,8 @@ class Stop(Model):
     patience: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Stop after this many evaluations in a row without a new best."""
 
-    mode: Literal["Max", "Min"] = "Max"
-    """Whether more or less of the metric is better."""
+    mode: Literal["Max", "Min"] | None = None
+    """Whether more or less of the metric is better; left out, as evaluation.lessIsBetter says."""
 
     of: Literal["Mean", "Worst", "Best"] = "Mean"
     """Which value of the metric: the weighted mean over the evaluators, or that of the evaluator
@@ -296,7 +296,8 @@ class Evaluation(Model):
         list[MetricName], Field(max_length=20, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = ["loss", "perplexity"]
     """Metrics of which less is better; of all others more is. It decides who is named as worst and
-    best; for stop.metric stop.mode decides. Those of a personal model count by their own name."""
+    best; for stop.metric stop.mode decides, if it is given. Those of a
+    personal model count by their own name."""
 
 
 class Keep(Model):
@@ -438,17 +439,26 @@ class TrainingSpec(Model):
 
     def less_is_better(self, metric: str) -> bool:
         """Whether a smaller value of it is the better one."""
-        if self.stop is not None and self.stop.metric == metric:
+        if self.stop is not None and self.stop.metric == metric and self.stop.mode is not None:
             return self.stop.mode == "Min"
         return metric.removeprefix("personal_") in (self.evaluation or Evaluation()).less_is_better
 
     @property
+    def stopping(self) -> Stop | None:
+        """`stop`, with its mode."""
+        if self.stop is None:
+            return None
+        return self.stop.model_copy(update={"mode": self._mode(self.stop.metric)})
+
+    @property
     def ranking(self) -> Stop | None:
-        """How models are compared for keep.best; None if nothing says how."""
+        """How models are compared for keep.best, with its mode; None if nothing says how."""
         if self.keep.metric is None:
-            return self.stop
-        mode = "Min" if self.less_is_better(self.keep.metric) else "Max"
-        return Stop(metric=self.keep.metric, mode=mode, patience=1)
+            return self.stopping
+        return Stop(metric=self.keep.metric, mode=self._mode(self.keep.metric), patience=1)
+
+    def _mode(self, metric: str) -> Literal["Max", "Min"]:
+        return "Min" if self.less_is_better(metric) else "Max"
 
     def trainer_of(self, participant: Participant) -> TrainerFields:
         return merged(self.trainer, participant.trainer)

@@ -1,9 +1,11 @@
 """What is worth a Kubernetes event: the differences between what was and what is written now."""
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 
 from fedoperator.api.round import Assignment, Record, RoundStatus
 from fedoperator.api.status import TrainingStatus
+from fedoperator.api.training import TrainingSpec
 from fedoperator.rounds import quarantine
 from fedoperator.rounds.plan import Event
 
@@ -11,6 +13,7 @@ _BAD = frozenset({"Retrying", "Failed", "Late", "Rejected"})
 
 
 def of(
+    spec: TrainingSpec,
     before: TrainingStatus,
     after: TrainingStatus,
     records_before: Mapping[int, Record],
@@ -20,7 +23,10 @@ def of(
     found: list[Event] = []
     for number, record in sorted(records_after.items()):
         old = records_before.get(number)
-        found.extend(_of_round(number, old.status if old else RoundStatus(), record.status))
+        old_status = old.status if old else RoundStatus()
+        found.extend(_of_round(number, old_status, record.status))
+        if _is_measured(record.status) and not _is_measured(old_status):
+            found.extend(_missing(spec, number, record.status))
         found.extend(_of_quarantine(record, old, records_after.get(number - 1)))
         if old is None and number > 0:
             names = ", ".join(record.spec.invited[:10])
@@ -88,6 +94,26 @@ def _of_round(number: int, before: RoundStatus, after: RoundStatus) -> Iterator[
             for name, p in sorted(after.personalized.items())
         )
         yield Event(reason="Personalized", message=f"fine-tuned by its participants: {shown}"[:900])
+
+
+def _is_measured(status: RoundStatus) -> bool:
+    return bool(status.metrics) and not any(e.is_open for e in status.evaluation)
+
+
+def _missing(spec: TrainingSpec, number: int, status: RoundStatus) -> Iterator[Event]:
+    """Metrics that something waits for, and that nobody measured: misspelled, most likely."""
+    asked = {
+        "spec.stop.metric": spec.stop.metric if spec.stop is not None else None,
+        "spec.keep.metric": spec.keep.metric,
+    }
+    for field, metric in asked.items():
+        if metric is None or metric in status.metrics:
+            continue
+        near = difflib.get_close_matches(metric, status.metrics, n=1)
+        remedy = f"did you mean {near[0]}?" if near else "have evaluate() return it"
+        text = f"{field}: {metric} was not measured in round {number}, only "
+        text += f"{', '.join(sorted(status.metrics))}; {remedy}"
+        yield Event(reason="MetricMissing", message=text[:900], warning=True)
 
 
 def _failed(

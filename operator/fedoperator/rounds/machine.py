@@ -89,7 +89,7 @@ def decide(
         released=tuple(_released(look)),
         over=status.terminal,
         forget_before=_beyond_history(after),
-        events=events.of(training.status, status, before, rounds),
+        events=events.of(training.spec, training.status, status, before, rounds),
         wake_at=None if status.terminal else _wake_at(look, rounds),
     )
 

@@ -10,7 +10,7 @@ from fedoperator.api.training import Stop, Training, TrainingSpec
 
 def is_last(training: Training, current: Record) -> bool:
     """Whether no round follows this published one."""
-    number, wanted = current.spec.round, training.spec.stop
+    number, wanted = current.spec.round, training.spec.stopping
     if number == 0:
         return False
     if number >= training.spec.rounds:
@@ -53,7 +53,7 @@ def best_of(
 
 def best(training: Training, rounds: Mapping[int, Record]) -> Best | None:
     """What `spec.stop` compares with, once these rounds are looked at."""
-    found, wanted = training.status.best, training.spec.stop
+    found, wanted = training.status.best, training.spec.stopping
     for number, record in sorted(rounds.items()):
         measured = None if wanted is None else value(wanted, record.status)
         if wanted is not None and measured is not None:
@@ -86,7 +86,7 @@ def _as_best(stop: Stop, number: int, value: float, model: GlobalModel | None) -
 
 def stops(spec: TrainingSpec, best: Best | None, round_number: int, value: float | None) -> bool:
     """Whether the metric of this evaluated round ends the training."""
-    stop = spec.stop
+    stop = spec.stopping
     if stop is None or value is None:
         return False
     if stop.target is not None:
