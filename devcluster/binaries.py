@@ -25,6 +25,19 @@ def _go_version() -> str:
     return result.stdout
 
 
+def _module(binary: recipes.Binary) -> pathlib.Path:
+    """The folder that pins a program, in the version of Kubernetes that is wanted."""
+    version = settings.settings().kubernetes
+    if binary.family != "kubernetes" or not version:
+        return MODULES / binary.family
+    module = MODULES / f"kubernetes-{version}"
+    if not module.is_dir():
+        others = ", ".join(p.name.partition("-")[2] for p in sorted(MODULES.glob("kubernetes-*")))
+        sentence = f"FEDTRAIN_KUBERNETES={version}: no such version here; leave it out, or use "
+        raise report.DevclusterError(sentence + others)
+    return module
+
+
 @functools.cache
 def path(name: str) -> pathlib.Path:
     """Where a program lies, built or not."""
@@ -34,14 +47,14 @@ def path(name: str) -> pathlib.Path:
     if name not in recipes.BINARIES:
         raise report.DevclusterError(f"{name} is none of {', '.join(recipes.BINARIES)}")
     binary = recipes.BINARIES[name]
-    module = MODULES / binary.family
+    module = _module(binary)
     key = recipes.cache_key(
         binary,
         go_mod=(module / "go.mod").read_text(),
         go_sum=(module / "go.sum").read_text(),
         go_version=_go_version(),
     )
-    return settings.settings().cache / "bin" / f"{binary.family}-{key}" / name
+    return settings.settings().cache / "bin" / f"{module.name}-{key}" / name
 
 
 def built(name: str) -> pathlib.Path:
@@ -89,7 +102,7 @@ def _one_build_at_a_time() -> collections.abc.Iterator[None]:
 
 def _build(name: str, target: pathlib.Path) -> None:
     binary = recipes.BINARIES[name]
-    module = MODULES / binary.family
+    module = _module(binary)
     target.parent.mkdir(parents=True, exist_ok=True)
     log = target.with_name(f"{name}.log")
     unfinished = target.with_name(f".{name}.unfinished")

@@ -40,6 +40,8 @@ class Settings:
     foreign_registry: str | None
     assets: pathlib.Path | None
     """KUBEBUILDER_ASSETS: etcd, kube-apiserver and kubectl built by somebody else."""
+    kubernetes: str = ""
+    """FEDTRAIN_KUBERNETES: another version than the usual, of those in go/, such as 1.34."""
 
     @property
     def kubeconfig(self) -> pathlib.Path:
@@ -88,4 +90,5 @@ def settings() -> Settings:
         foreign_kubeconfig=None if ours or kubeconfig is None else pathlib.Path(kubeconfig),
         foreign_registry=os.environ.get("FEDTRAIN_REGISTRY") or None,
         assets=pathlib.Path(assets).absolute() if assets else None,
+        kubernetes=os.environ.get("FEDTRAIN_KUBERNETES") or "",
     )

@@ -10,6 +10,7 @@ from fedoperator.rounds.observed import (
     Failure,
     child,
     is_news,
+    is_news_of_training,
     wants_pods,
     with_its_nodes,
 )
@@ -322,3 +323,14 @@ def test_a_job_that_runs_goes_or_was_suspended_by_somebody_is_news():
     suspended = a_job()
     suspended["spec"]["suspend"] = True
     assert all(is_news(job) for job in (a_job(ready=1), a_job(deleting=True), suspended))
+
+
+def test_of_a_training_a_new_spec_and_its_deletion_are_news_and_its_status_is_not():
+    def training(observed, **meta):
+        status = {"observedGeneration": observed} if observed else {}
+        return {"metadata": {"generation": 2, **meta}, "status": status}
+
+    assert not is_news_of_training(training(2))
+    assert is_news_of_training(training(1))
+    assert is_news_of_training(training(None))
+    assert is_news_of_training(training(2, deletionTimestamp="2026-01-01T00:00:00Z"))

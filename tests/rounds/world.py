@@ -85,18 +85,27 @@ class World:
         self, *, crash_after: int | None = None, seeing: tuple[Child, ...] | None = None
     ) -> Plan:
         """One reconcile: list, read, decide, commit; cut after `crash_after` writes."""
-        children = tuple(self.jobs.values()) if seeing is None else seeing
-        number = self.training.status.round
-        wanted = (number - 1, number, number + 1)
-        records = tuple(r for r in self.records.values() if r.spec.round in wanted)
-        plan = decide(
-            self.training, records, Observed(children=children, troubles=self.troubles), self.now
+        self.last_plan = plan = self._decided(
+            tuple(self.jobs.values()) if seeing is None else seeing
         )
-        self.last_plan = plan
         for write in itertools.islice(self._writes(plan), crash_after):
             self.writes += 1
             write()
+        if crash_after is None and seeing is None and not plan.create and not plan.delete:
+            # The watch wakes nobody for what a look itself has written.
+            again = self._decided(tuple(self.jobs.values()))
+            assert not again.records, "a look that only learned leaves something to the next"
+            assert again.status == self.training.status
+            assert not again.create
+            assert not again.delete
         return plan
+
+    def _decided(self, children: tuple[Child, ...]) -> Plan:
+        number = self.training.status.round
+        wanted = (number - 1, number, number + 1)
+        records = tuple(r for r in self.records.values() if r.spec.round in wanted)
+        observed = Observed(children=children, troubles=self.troubles)
+        return decide(self.training, records, observed, self.now)
 
     def settle(self, looks: int = 50) -> "World":
         """Look until nothing is left to write."""

@@ -69,7 +69,9 @@ class Committer:
         plan: Plan,
         troubles: Troubles,
     ) -> bool:
-        """Whether something could not be made that the plan did not know of.
+        """Whether there is more to see now: something was made, deleted, or refused anew.
+
+        What was only learned leaves nothing to a next look, and the watch is silent about it.
 
         Raises Conflict as soon as the cluster is not what the plan was made from, and NameTaken
         if a record's name is; a workload that cannot be made goes into `troubles` instead.
@@ -84,14 +86,14 @@ class Committer:
         acts = bool(wanted or plan.delete) or forgets
         if acts and written is None:
             await self._still(read)
-        news = await self._create(training, wanted, troubles)
-        await self._delete(training, plan)
+        acted = await self._create(training, wanted, troubles)
+        acted |= await self._delete(training, plan)
         if before is not None and forgets:
             await self._forget(training, before)
             self._forgotten[training.uid] = before
         if wrote or written is not None:
             await self._tell(training, plan.events)
-        return news
+        return acted
 
     def forget(self, uid: str) -> None:
         """That training is gone."""
@@ -136,8 +138,8 @@ class Committer:
     async def _create(
         self, training: Training, wanted: Sequence[Workload], troubles: Troubles
     ) -> bool:
-        """Make the workloads, some at a time; whether there is news of trouble."""
-        news, failures = False, 0
+        """Make the workloads, some at a time; whether one was made, or there is news of trouble."""
+        acted, failures = False, 0
         shared: dict[tuple[str, str], Trouble | None] = {}
         for start in range(0, len(wanted), AT_ONCE):
             some = wanted[start : start + AT_ONCE]
@@ -149,13 +151,14 @@ class Committer:
                 if isinstance(trouble, BaseException):
                     raise trouble
                 if trouble is None:
+                    acted = True
                     troubles.made(workload.name)
                 else:
                     failures += 1
-                    news |= troubles.add(workload.name, trouble, self._clock())
+                    acted |= troubles.add(workload.name, trouble, self._clock())
             if failures >= FAILURES:
                 break
-        return news
+        return acted
 
     async def _make_shared(
         self,
@@ -197,14 +200,15 @@ class Committer:
             self._wrote("create", meta["namespace"], meta["name"], kind=document["kind"])
         return None
 
-    async def _delete(self, training: Training, plan: Plan) -> None:
+    async def _delete(self, training: Training, plan: Plan) -> bool:
+        """Whether there was one to delete."""
         namespace = training.namespace
-        for child in plan.delete:
-            if child.deleting:
-                continue
+        wanted = [child for child in plan.delete if not child.deleting]
+        for child in wanted:
             self._must_lead()
             await self._cluster.delete_job(namespace, child.name, child.uid)
             self._wrote("delete", namespace, child.name, kind="Job")
+        return bool(wanted)
 
     async def _forget(self, training: Training, before: int) -> None:
         """Delete all records of earlier rounds, also those that an earlier look did not get to."""

@@ -103,7 +103,7 @@ class Reconciler:
             await self._block(read, "InternalError", sentence)
             raise
         try:
-            news = await self._committer.commit(read, training, records, plan, troubles)
+            acted = await self._committer.commit(read, training, records, plan, troubles)
         except (errors.NameTaken, errors.Refused) as error:
             await self._block(read, error.reason, str(error))
             raise
@@ -116,8 +116,7 @@ class Reconciler:
                 records=_newest([*records, *plan.records]),
             ),
         )
-        # What could not be made is to be told in the status, and to be tried again.
-        soon = now if news else troubles.wake_at()
+        soon = now if acted else troubles.wake_at()
         moments = [moment for moment in (plan.wake_at, soon) if moment is not None]
         return Next(wake_at=min(moments, default=None), pause=_pause(training))
 

@@ -118,8 +118,11 @@ class Watch:
         kopf.on.event("batch", "v1", "jobs", registry=registry)(self._on_job)
         return registry
 
-    async def _on_training(self, namespace: str | None, name: str | None, **_: Any) -> None:
-        self._tell(namespace, name)
+    async def _on_training(
+        self, type: str | None, namespace: str | None, name: str | None, body: kopf.Body, **_: Any
+    ) -> None:
+        if type != "MODIFIED" or observed.is_news_of_training(body):
+            self._tell(namespace, name)
 
     async def _on_job(
         self, type: str | None, namespace: str | None, body: Mapping[str, Any], **_: Any

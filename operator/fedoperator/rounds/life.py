@@ -220,8 +220,8 @@ def measured(look: Look, record: Record) -> Record:
     since = look.since(status.evaluating_since) if waits else None
     if waits:
         evaluations = [assignments.in_time(look, e, since) for e in evaluations]
-    update["evaluating_since"] = since
     done = not any(e.is_open for e in evaluations)
+    update["evaluating_since"] = None if done else since
     metrics = results.mean(spec, evaluations) if done else {}
     score = summary.score(look.training, metrics)
     update |= {

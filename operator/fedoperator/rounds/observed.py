@@ -236,6 +236,16 @@ def identity_of(job: Mapping[str, Any]) -> Identity | None:
         return None
 
 
+def is_news_of_training(training: Mapping[str, Any]) -> bool:
+    """Whether a look can learn anything from a training that was changed.
+
+    Not from its status, which only a look writes; and labels and annotations mean nothing here.
+    """
+    meta, status = training["metadata"], training.get("status") or {}
+    known = status.get("observedGeneration") == meta.get("generation")
+    return not known or "deletionTimestamp" in meta
+
+
 def is_news(job: Mapping[str, Any]) -> bool:
     """Whether a look can learn anything from what a Job says now.
 
