@@ -490,3 +490,19 @@ async def test_parameters_that_no_container_can_be_given_block_in_one_sentence(s
     assert (status["phase"], status["reason"]) == ("Blocked", "InvalidSpec")
     assert status["message"].startswith("spec.parameters: ")
     assert not await stage.jobs()
+
+
+async def test_a_job_that_the_list_does_not_show_does_not_keep_the_operator_busy(stage):
+    """Somebody took its label away: it is there, and ours, and cannot be made again."""
+    await stage.apply(a_training())
+    await stage.settle()
+    (name,) = await stage.jobs()
+    path = stage.path("jobs", name)
+    job = await stage.api.request("GET", path)
+    del job["metadata"]["labels"]["fedtrain.dev/training"]
+    await stage.api.request("PUT", path, job)
+    writes = stage.writes
+    asked = await stage.look()
+    assert stage.writes == writes
+    assert asked.wake_at is not None
+    assert asked.wake_at > stage.clock()

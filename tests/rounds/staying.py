@@ -6,8 +6,15 @@ from typing import Any
 
 from world import World, a_training
 
-from fedoperator.rounds.machine import decide
-from fedoperator.rounds.observed import ChildState, Failure, Identity, Observed, Report, Trouble
+from fedoperator.rounds.observed import (
+    Child,
+    ChildState,
+    Failure,
+    Identity,
+    Observed,
+    Report,
+    Trouble,
+)
 from fedoperator.rounds.plan import Plan
 from fedoperator.rounds.workloads import Workload
 from fedtrain.contract import Role
@@ -30,8 +37,8 @@ class StayingWorld(World):
         ]
         return alive[-1] if alive else None
 
-    def observed(self, seeing: Any = None) -> Observed:
-        children = tuple(self.jobs.values()) if seeing is None else seeing
+    def observed(self, children: tuple[Child, ...] | None = None) -> Observed:
+        children = tuple(self.jobs.values()) if children is None else children
         known = self.hub is not None
         if not known:
             self.reports.clear()
@@ -43,11 +50,9 @@ class StayingWorld(World):
         )
 
     def look(self, *, crash_after: int | None = None, seeing: Any = None) -> Plan:
-        number = self.training.status.round
-        wanted = (number - 1, number, number + 1)
-        records = tuple(r for r in self.records.values() if r.spec.round in wanted)
-        plan = decide(self.training, records, self.observed(seeing), self.now)
-        self.last_plan = plan
+        self.last_plan = plan = self._decided(
+            tuple(self.jobs.values()) if seeing is None else seeing
+        )
         for index, write in enumerate(self._writes(plan)):
             if index == crash_after:
                 return plan
@@ -58,6 +63,8 @@ class StayingWorld(World):
             self.handed = {w.identity: w for w in plan.handed}
             self.released |= set(plan.released)
             self.writes += before.keys() != self.handed.keys()
+        if crash_after is None and seeing is None and not plan.handed:
+            self._is_at_rest_after(plan)
         return plan
 
     # Who works --------------------------------------------------------------------------------

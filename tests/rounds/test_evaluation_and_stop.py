@@ -165,3 +165,30 @@ def test_a_metric_that_was_measured_is_not_complained_about():
     rules = {"metric": "accuracy", "patience": 1}
     world = a_world(rounds=3, evaluation={"by": "north"}, stop=rules).to_the_end()
     assert not [e for e in world.events if e.reason == "MetricMissing"]
+
+
+def test_a_metric_is_told_to_be_missing_where_nothing_at_all_was_measured():
+    rules = {"metric": "accuracy", "target": 0.9}
+    world = a_world(rounds=1, evaluation={"by": "north"}, stop=rules).in_round(1)
+    world.all_succeed(Role.TRAIN).all_succeed(Role.AGGREGATE)
+    world.succeeds(world.identity("north", Role.EVALUATE), metrics={})
+    world.settle()
+    (event,) = [e for e in world.events if e.reason == "MetricMissing"]
+    assert "nor was any other; have evaluate() return it" in event.message
+
+
+def test_the_mean_is_of_the_metrics_that_the_record_keeps_whenever_they_were_told():
+    """Sixty evaluators with twenty metrics each are more than a record holds."""
+    world = a_world(60, rounds=2, evaluation={"by": "Participants"}).in_round(1)
+    world.all_succeed(Role.TRAIN).all_succeed(Role.AGGREGATE)
+    first, *others = world.live(Role.EVALUATE)
+    for identity in others:
+        world.succeeds(identity, metrics={f"m{n:02}": 1.0 for n in range(20)})
+    world.settle()
+    world.succeeds(first, metrics={f"m{n:02}": 61.0 for n in range(20)})
+    world.settle()
+    told = world.record(1).status.metrics
+    assert set(told) == {name for e in world.record(1).status.evaluation for name in e.metrics}
+    assert list(told.values()) == [pytest.approx(2.0)] * len(told)
+    world.all_succeed(Role.TRAIN)
+    assert world.record(1).status.metrics == told

@@ -11,6 +11,7 @@ from fedoperator.rounds.observed import (
     child,
     is_news,
     is_news_of_training,
+    lost_at,
     wants_pods,
     with_its_nodes,
 )
@@ -334,3 +335,12 @@ def test_of_a_training_a_new_spec_and_its_deletion_are_news_and_its_status_is_no
     assert is_news_of_training(training(1))
     assert is_news_of_training(training(None))
     assert is_news_of_training(training(2, deletionTimestamp="2026-01-01T00:00:00Z"))
+
+
+def test_a_pod_that_was_to_end_counts_as_lost_two_minutes_later_of_which_no_event_tells():
+    going, gone, here = a_pod(), a_pod(), a_pod()
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:01:00Z"
+    gone["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:10Z"
+    gone["status"]["phase"] = "Failed"
+    assert lost_at([here, gone]) is None
+    assert lost_at([here, gone, going]) == START + timedelta(minutes=3)

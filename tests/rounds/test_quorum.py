@@ -183,3 +183,25 @@ def test_a_participant_added_mid_round_joins_at_the_next():
     assert {i.participant for i in world.live()} == {"north", "south"}
     world.to_the_end()
     assert [p.name for p in world.record(2).status.participants] == ["late-comer", "north", "south"]
+
+
+def test_a_newcomer_whose_folder_is_not_made_yet_does_not_keep_the_operator_busy():
+    world = a_world(3, retries=0, quorum={"minimum": 3}).in_round(1)
+    world.fails(world.identity("north"), Failure.DATA, "NotFinite")
+    world.settle()
+    others = [p.name for p in world.training.spec.participants if p.name != "north"]
+    world.edited(participants=[{"name": name} for name in [*others, "newcomer"]]).settle()
+    world.passes(minutes=1)
+    plan = world.settle().look()
+    assert plan.wake_at is not None
+    assert plan.wake_at > world.now
+
+
+def test_a_record_deleted_by_hand_is_made_again_with_what_its_children_have_done():
+    world = a_world(3).in_round(1)
+    for identity in world.live(Role.TRAIN):
+        world.becomes_ready(identity)
+    world.settle()
+    del world.records["digits-00001"]
+    world.look()
+    assert {p.state for p in world.record(1).status.participants} == {"Running"}

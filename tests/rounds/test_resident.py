@@ -5,7 +5,7 @@ from dataclasses import replace
 from staying import StayingWorld, a_staying_world
 
 from fedoperator.rounds.observed import ChildState, Failure
-from fedoperator.rounds.resident import carriers
+from fedoperator.rounds.resident import SETTLING, carriers, settles_at
 from fedtrain.contract import Role
 
 
@@ -188,3 +188,14 @@ def test_who_says_to_be_the_hub_does_not_cost_it_its_place():
     lie = replace(world.reports[north], carrier=world.jobs[hub].uid)
     seen = replace(world.observed(), reports=(*honest, lie))
     assert carriers(seen, world.now)[""].busy is None
+
+
+def test_a_new_hub_gives_up_who_runs_and_was_not_heard_of_at_a_moment_that_is_known():
+    world = a_staying_world(rounds=3).in_round(2)
+    north = world.identity("north")
+    world.becomes_ready(north)
+    world.settle()
+    heard = world.now
+    silent = replace(world.observed(), reports=(), heard_since=heard)
+    assert settles_at(carriers(silent, heard).values(), heard) == heard + SETTLING
+    assert settles_at(carriers(world.observed(), heard).values(), heard) is None

@@ -91,21 +91,30 @@ class World:
         for write in itertools.islice(self._writes(plan), crash_after):
             self.writes += 1
             write()
-        if crash_after is None and seeing is None and not plan.create and not plan.delete:
-            # The watch wakes nobody for what a look itself has written.
-            again = self._decided(tuple(self.jobs.values()))
-            assert not again.records, "a look that only learned leaves something to the next"
-            assert again.status == self.training.status
-            assert not again.create
-            assert not again.delete
+        if crash_after is None and seeing is None:
+            self._is_at_rest_after(plan)
         return plan
+
+    def _is_at_rest_after(self, plan: Plan) -> None:
+        """The watch wakes nobody for what a look itself has written, if it only learned."""
+        if plan.create or plan.delete:
+            return
+        again = self._decided(tuple(self.jobs.values()))
+        assert not again.records, "a look that only learned leaves something to the next"
+        assert again.status == self.training.status
+        assert not again.create
+        assert not again.delete
+        assert again.wake_at == plan.wake_at
 
     def _decided(self, children: tuple[Child, ...]) -> Plan:
         number = self.training.status.round
         wanted = (number - 1, number, number + 1)
         records = tuple(r for r in self.records.values() if r.spec.round in wanted)
-        observed = Observed(children=children, troubles=self.troubles)
-        return decide(self.training, records, observed, self.now)
+        return decide(self.training, records, self.observed(children), self.now)
+
+    def observed(self, children: tuple[Child, ...] | None = None) -> Observed:
+        children = tuple(self.jobs.values()) if children is None else children
+        return Observed(children=children, troubles=self.troubles)
 
     def settle(self, looks: int = 50) -> "World":
         """Look until nothing is left to write."""

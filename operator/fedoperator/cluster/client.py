@@ -48,8 +48,8 @@ class Cluster(Protocol):
     async def jobs(self, namespace: str, training: str) -> list[Object]:
         """The Jobs labelled with the training, whoever owns them."""
 
-    async def pods(self, namespace: str, training: str, jobs: Collection[str]) -> list[Object]:
-        """Those of the training's Jobs with these uids; maybe more."""
+    async def pods(self, namespace: str, training: str, owners: Collection[str]) -> list[Object]:
+        """Those of the training's Jobs with the uids `owners`; maybe more."""
 
     async def events(self, namespace: str, uid: str) -> list[Object]:
         """A few events about the object of that uid."""
@@ -93,10 +93,10 @@ class Kubernetes:
     async def jobs(self, namespace: str, training: str) -> list[Object]:
         return await self._list(_path("Job", namespace), training)
 
-    async def pods(self, namespace: str, training: str, jobs: Collection[str]) -> list[Object]:
+    async def pods(self, namespace: str, training: str, owners: Collection[str]) -> list[Object]:
         path, of_few = f"/api/v1/namespaces/{namespace}/pods", ""
-        if len(jobs) <= NAMED:
-            of_few = f",{observed.JOB_UID_LABEL} in ({','.join(sorted(jobs))})"
+        if len(owners) <= NAMED:
+            of_few = f",{observed.JOB_UID_LABEL} in ({','.join(sorted(owners))})"
         return await self._list(path, training, also=of_few)
 
     async def _list(
@@ -108,7 +108,9 @@ class Kubernetes:
         query = {"labelSelector": selector, "limit": str(CHUNK)}
         while True:
             answer = await self._api.request("GET", path, query=query, accept=accept)
-            found.extend(answer.get("items") or [])
+            for item in answer.get("items") or []:
+                item["metadata"].pop("managedFields", None)  # a third of a Job, and nobody's here
+                found.append(item)
             rest = (answer.get("metadata") or {}).get("continue")
             if not rest:
                 return found

@@ -147,15 +147,15 @@ class Committer:
             others = (self._make(training, w, t) for w, t in zip(some, first, strict=True))
             # All are waited for: nothing of a look may be under way after its end.
             made = await asyncio.gather(*others, return_exceptions=True)
-            for workload, trouble in zip(some, made, strict=True):
-                if isinstance(trouble, BaseException):
-                    raise trouble
-                if trouble is None:
-                    acted = True
-                    troubles.made(workload.name)
-                else:
+            for workload, outcome in zip(some, made, strict=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                if isinstance(outcome, Trouble):
                     failures += 1
-                    acted |= troubles.add(workload.name, trouble, self._clock())
+                    acted |= troubles.add(workload.name, outcome, self._clock())
+                else:
+                    acted |= outcome
+                    troubles.made(workload.name)
             if failures >= FAILURES:
                 break
         return acted
@@ -170,15 +170,16 @@ class Committer:
         for document in jobs.shared(workload, self._namespace):
             name = (document["kind"], document["metadata"]["name"])
             if name not in shared:
-                shared[name] = await self._post(training, document)
+                outcome = await self._post(training, document)
+                shared[name] = outcome if isinstance(outcome, Trouble) else None
             if shared[name] is not None:
                 return shared[name]
         return None
 
     async def _make(
         self, training: Training, workload: Workload, trouble: Trouble | None
-    ) -> Trouble | None:
-        """The Job, if nothing is amiss before it."""
+    ) -> Trouble | bool:
+        """The Job, if nothing is amiss before it; as `_post`."""
         if trouble is not None:
             return trouble
         job = jobs.job(workload, self._image)
@@ -186,8 +187,8 @@ class Committer:
             jobs.give_token(job, secrets.token_hex(16))
         return await self._post(training, job)
 
-    async def _post(self, training: Training, document: Object) -> Trouble | None:
-        """Why an object could not be made; None if it is there."""
+    async def _post(self, training: Training, document: Object) -> Trouble | bool:
+        """Why an object could not be made; else whether it had to be, or was there already."""
         self._must_lead()
         try:
             made = await self._cluster.create(document, training.uid)
@@ -198,7 +199,7 @@ class Committer:
         if made:
             meta = document["metadata"]
             self._wrote("create", meta["namespace"], meta["name"], kind=document["kind"])
-        return None
+        return made
 
     async def _delete(self, training: Training, plan: Plan) -> bool:
         """Whether there was one to delete."""

@@ -34,7 +34,7 @@ from fedtrain.contract import Role
 EXPLAINED = 20
 """Children whose events are asked for in one look; where more wait, they wait for the same."""
 
-LARGE = 100
+FULL_PAUSE_FROM = 100
 """Participants from which on a training is looked at once in `workqueue.PAUSE` at most."""
 
 LEAST_PAUSE = 0.25
@@ -82,7 +82,7 @@ class Reconciler:
         records = await self._records(training)
         now = self._clock()
         owned = [job for job in listed if is_owned(job, training.uid)]
-        children = await self._children(training, records, owned, now)
+        children, lost_at = await self._children(training, records, owned, now)
         troubles = self._troubles_of(key, training.uid)
         try:
             reports, since = await self._hubs.heard(key, training, owned, self._pods_of(training))
@@ -117,7 +117,7 @@ class Reconciler:
             ),
         )
         soon = now if acted else troubles.wake_at()
-        moments = [moment for moment in (plan.wake_at, soon) if moment is not None]
+        moments = [moment for moment in (plan.wake_at, soon, lost_at) if moment is not None]
         return Next(wake_at=min(moments, default=None), pause=_pause(training))
 
     def _forget(self, key: Key) -> None:
@@ -157,8 +157,11 @@ class Reconciler:
         records: Sequence[Record],
         owned: Sequence[Object],
         now: datetime,
-    ) -> list[Child]:
-        """The children, with their pods and events where the Job does not tell enough."""
+    ) -> tuple[list[Child], datetime | None]:
+        """The children, with their pods and events where the Job does not tell enough.
+
+        And when a pod of theirs counts as lost, of which no event will tell.
+        """
         waited_for = set(_waited_for(records))
         # One that stays may be at other work than what it was made for.
         busy = {identity.participant for identity in waited_for}
@@ -184,7 +187,8 @@ class Reconciler:
                 events = await self._events(training.namespace, job, pods.get(uid, ()))
                 child = observed.child(job, pods.get(uid, ()), events) or child
             children.append(child)
-        return children
+        lost_at = observed.lost_at(pod for of_one in pods.values() for pod in of_one)
+        return children, lost_at if lost_at is not None and lost_at > now else None
 
     def _pods_of(self, training: Training) -> Callable[[str], Awaitable[Sequence[Object]]]:
         async def pods(uid: str) -> Sequence[Object]:
@@ -229,7 +233,10 @@ class Reconciler:
         others = [c for c in old.conditions if c.type != "Blocked"]
         status = old.model_copy(
             update={
-                "observed_generation": generation,
+                # Of any other spec the machine is still to see that it is new.
+                "observed_generation": generation
+                if reason == "InvalidSpec"
+                else old.observed_generation,
                 "phase": "Blocked",
                 "reason": reason,
                 "message": message[:2048],
@@ -243,7 +250,7 @@ class Reconciler:
 
 def _pause(training: Training) -> float:
     """Seconds between two looks: few participants have few events, and wait for each of them."""
-    return min(PAUSE, max(LEAST_PAUSE, PAUSE * len(training.spec.participants) / LARGE))
+    return min(PAUSE, max(LEAST_PAUSE, PAUSE * len(training.spec.participants) / FULL_PAUSE_FROM))
 
 
 def _invalid_spec(read: Object) -> str | None:

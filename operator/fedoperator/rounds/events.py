@@ -97,7 +97,9 @@ def _of_round(number: int, before: RoundStatus, after: RoundStatus) -> Iterator[
 
 
 def _is_measured(status: RoundStatus) -> bool:
-    return bool(status.metrics) and not any(e.is_open for e in status.evaluation)
+    """Whether somebody has measured the round's model, and nobody is still at it."""
+    states = [e.state for e in status.evaluation]
+    return "Reported" in states and not any(e.is_open for e in status.evaluation)
 
 
 def _missing(spec: TrainingSpec, number: int, status: RoundStatus) -> Iterator[Event]:
@@ -111,8 +113,10 @@ def _missing(spec: TrainingSpec, number: int, status: RoundStatus) -> Iterator[E
             continue
         near = difflib.get_close_matches(metric, status.metrics, n=1)
         remedy = f"did you mean {near[0]}?" if near else "have evaluate() return it"
-        text = f"{field}: {metric} was not measured in round {number}, only "
-        text += f"{', '.join(sorted(status.metrics))}; {remedy}"
+        there = (
+            f"only {', '.join(sorted(status.metrics))}" if status.metrics else "nor was any other"
+        )
+        text = f"{field}: {metric} was not measured in round {number}, {there}; {remedy}"
         yield Event(reason="MetricMissing", message=text[:900], warning=True)
 
 

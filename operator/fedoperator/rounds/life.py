@@ -5,6 +5,7 @@ from typing import TypeVar
 from fedoperator.api.round import Assignment, Candidate, Record, RoundSpec, RoundStatus, record_name
 from fedoperator.rounds import (
     assignments,
+    bounds,
     evaluation,
     evidence,
     missed,
@@ -204,9 +205,11 @@ def _aggregating(look: Look, record: Record) -> RoundStatus:
 
 def measured(look: Look, record: Record) -> Record:
     """A published round with its evaluation: begun if due, gone on with, and summed up."""
-    status, spec = record.status, look.training.spec
-    if status.phase != "Published":
+    spec = look.training.spec
+    if record.status.phase != "Published":
         return record
+    # Cut first: what is summed up is what the record holds, at this look and at every later one.
+    status = bounds.bounded(spec, record).status
     evaluations = list(status.evaluation)
     update: dict[str, object] = {}
     if not evaluations and evaluation.is_due(spec, record.spec.round) and not spec.suspend:
@@ -222,12 +225,12 @@ def measured(look: Look, record: Record) -> Record:
         evaluations = [assignments.in_time(look, e, since) for e in evaluations]
     done = not any(e.is_open for e in evaluations)
     update["evaluating_since"] = None if done else since
-    metrics = results.mean(spec, evaluations) if done else {}
+    metrics = status.metrics or (results.mean(spec, evaluations) if done else {})
     score = summary.score(look.training, metrics)
     update |= {
         "evaluation": evaluations,
         "metrics": metrics,
-        "spread": spread.of(spec, evaluations) if done else {},
+        "spread": status.spread or (spread.of(spec, evaluations) if done else {}),
         "accepted": summary.accepted(status.participants),
         "shares": summary.shares(status.participants),
         "score": score,

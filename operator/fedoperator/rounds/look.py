@@ -15,7 +15,8 @@ class Look:
     """The training, its children as listed, what could not be made, and the time.
 
     children: every piece of work of which something is known. carriers: those of them that stay,
-    by participant; the hub under "".
+    by participant; the hub under "". prepared: the last spec, by its generation, all of whose
+    participants have a folder.
     """
 
     training: Training
@@ -23,6 +24,7 @@ class Look:
     troubles: Mapping[str, Trouble]
     now: datetime
     carriers: Mapping[str, Carrier] = field(default_factory=dict)
+    prepared: int = 0
 
     def trouble_of(self, name: str, participant: str) -> Trouble | None:
         """Why a workload that is not there could not be made, or why its carrier is not ready."""

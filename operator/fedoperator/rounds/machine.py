@@ -8,6 +8,7 @@ two writes, or a stale list of children, changes nothing but the time it takes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from fedoperator.api.base import timestamp
@@ -50,15 +51,11 @@ def decide(
     if training.status.terminal:
         return _farewell(look, observed)
 
-    rounds = {
-        record.spec.round: preparation.gone_on(
-            look, evidence.harvested(look, life.filled_in(look, record))
-        )
-        for record in records
-    }
+    rounds = {r.spec.round: _gone_on(look, life.filled_in(look, r)) for r in records}
     if not rounds:
         first = life.lost_or_first(look)
-        rounds[first.spec.round] = first
+        rounds[first.spec.round] = _gone_on(look, first)
+    look = replace(look, prepared=preparation.prepared_generation(training.status, rounds.values()))
     while True:
         current = rounds[max(rounds)]
         previous = rounds.get(current.spec.round - 1)
@@ -68,7 +65,7 @@ def decide(
         if not life.next_may_begin(look, current, previous):
             break
         number = current.spec.round + 1
-        rounds[number] = life.begun(look, number, current)
+        rounds[number] = _gone_on(look, life.begun(look, number, current))
 
     status = summary.status(training, rounds, look.now)
     if status.terminal:
@@ -90,8 +87,15 @@ def decide(
         over=status.terminal,
         forget_before=_beyond_history(after),
         events=events.of(training.spec, training.status, status, before, rounds),
-        wake_at=None if status.terminal else _wake_at(look, rounds),
+        wake_at=_leaving_at(after, observed)
+        if status.terminal
+        else _wake_at(look, rounds, observed),
     )
+
+
+def _gone_on(look: Look, record: Record) -> Record:
+    """The record with what its children have to say; one that was deleted by hand has some, too."""
+    return preparation.gone_on(look, evidence.harvested(look, record))
 
 
 def _assignments(status: RoundStatus) -> Iterator[tuple[Role, Assignment]]:
@@ -159,14 +163,20 @@ def _farewell(look: Look, observed: Observed) -> Plan:
     until = (status.finished_at or look.now) + resident.GOODBYE
     patient = look.now < until
     left = [c for c in observed.children if not c.finished and not c.deleting]
-    staying = [c for c in left if c.resident and patient]
     return Plan(
         status=status,
-        delete=tuple(c for c in left if c not in staying),
+        delete=tuple(c for c in left if not (c.resident and patient)),
         over=True,
         forget_before=_beyond_history(look.training),
-        wake_at=until if staying else None,
+        wake_at=_leaving_at(look.training, observed) if patient else None,
     )
+
+
+def _leaving_at(training: Training, observed: Observed) -> datetime | None:
+    """Until when those who stay have time to end by themselves; None if nobody is left."""
+    staying = any(c.resident and not c.finished and not c.deleting for c in observed.children)
+    ended = training.status.finished_at
+    return ended + resident.GOODBYE if staying and ended is not None else None
 
 
 def _released(look: Look) -> Iterator[str]:
@@ -182,12 +192,16 @@ def _beyond_history(training: Training) -> int | None:
     return oldest if oldest > 0 else None
 
 
-def _wake_at(look: Look, rounds: Mapping[int, Record]) -> datetime | None:
+def _wake_at(look: Look, rounds: Mapping[int, Record], observed: Observed) -> datetime | None:
     """The earliest moment at which something happens that no event tells of."""
     spec, moments = look.training.spec, []
+    settled = resident.settles_at(look.carriers.values(), observed.heard_since)
+    if settled is not None and settled > look.now:
+        moments.append(settled)
     for number, record in rounds.items():
         status = record.status
-        if not spec.suspend and status.not_before is not None:
+        # If it is past, the others wait for something else, such as a newcomer's folder.
+        if not spec.suspend and status.not_before is not None and status.not_before > look.now:
             moments.append(status.not_before)
         for role, assignment in _assignments(status):
             if assignment.state == "Retrying" and assignment.not_before and not spec.suspend:

@@ -176,6 +176,17 @@ def child(
     )
 
 
+def lost_at(pods: Iterable[Mapping[str, Any]]) -> datetime | None:
+    """When the first of these pods counts as lost, unless it ends before: `with_its_nodes`."""
+    due = [
+        pod["metadata"]["deletionTimestamp"]
+        for pod in pods
+        if "deletionTimestamp" in pod["metadata"]
+        and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
+    ]
+    return min(map(parse_time, due)) + LOST if due else None
+
+
 def with_its_nodes(found: Child, pods: Sequence[Mapping[str, Any]], now: datetime) -> Child:
     """The child as it is; or failed, if one of its pods is on a node that no longer answers."""
     for pod in pods:

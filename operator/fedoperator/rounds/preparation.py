@@ -4,8 +4,11 @@ Where pods stay (`pods: Resident`), the preparation goes on as their hub: one th
 for again while work is left.
 """
 
+from collections.abc import Iterable
+
 from fedoperator.api.base import timestamp
 from fedoperator.api.round import Assignment, Record, RoundStatus
+from fedoperator.api.status import TrainingStatus
 from fedoperator.rounds import assignments, resident, retry
 from fedoperator.rounds.look import Look
 
@@ -27,14 +30,21 @@ def lacks_hub(look: Look, status: RoundStatus) -> bool:
     return status.prepare is None or not status.prepare.is_open
 
 
+def prepared_generation(status: TrainingStatus, records: Iterable[Record]) -> int:
+    """Of the last spec all of whose participants have a folder; 0 if there is none."""
+    done = [
+        r.status.prepare_generation
+        for r in records
+        if r.status.prepare is not None and r.status.prepare.state == "Reported"
+    ]
+    return max([status.prepared_generation, *done])
+
+
 def is_prepared(look: Look, status: RoundStatus, generation: int) -> bool:
     """Whether all participants of that spec have a folder; their pods may not start before."""
     if lacks_hub(look, status):
         return False
-    prepare = status.prepare
-    here = prepare is not None and prepare.state == "Reported"
-    known = max(look.training.status.prepared_generation, status.prepare_generation if here else 0)
-    return known >= generation
+    return look.prepared >= generation
 
 
 def asked_for(look: Look, status: RoundStatus) -> dict[str, object]:

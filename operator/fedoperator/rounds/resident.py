@@ -104,6 +104,15 @@ def carriers(observed: Observed, now: datetime) -> dict[str, Carrier]:
     return found
 
 
+def settles_at(carriers: Iterable[Carrier], since: datetime | None) -> datetime | None:
+    """When a hub heard since then gives up those who run, and of whom it has heard nothing."""
+    unheard = any(
+        c.busy is None and c.idle_since is None and c.job.state is ChildState.READY
+        for c in carriers
+    )
+    return since + SETTLING if unheard and since is not None else None
+
+
 def _carrier(job: Child, reports: Sequence[Report], settled: bool) -> Carrier:
     """Of whom nothing was heard is at its first work; unless it runs and the hub is new."""
     busy = None if reports or (job.state is ChildState.READY and not settled) else job.identity

@@ -32,6 +32,7 @@ def value(wanted: Stop, status: RoundStatus) -> float | None:
 
 
 def better(stop: Stop, value: float, best: Best | None) -> bool:
+    assert stop.mode is not None, "spec.stopping and spec.ranking say the mode"
     if best is None or not _alike(stop, best):
         return True  # the best of another metric is none
     return value > best.value if stop.mode == "Max" else value < best.value

@@ -7,7 +7,7 @@ from fedoperator.api.base import Condition
 from fedoperator.api.round import Assignment, Record, RoundStatus
 from fedoperator.api.status import Counts, Phase, TrainingStatus
 from fedoperator.api.training import Training
-from fedoperator.rounds import evaluation, personalization, quarantine, quorum, stop
+from fedoperator.rounds import evaluation, personalization, preparation, quarantine, quorum, stop
 from fedoperator.rounds.observed import Trouble
 from fedoperator.rounds.quorum import Standing
 
@@ -28,7 +28,7 @@ def status(training: Training, rounds: Mapping[int, Record], now: datetime) -> T
         "observed_generation": training.generation,
         "round": max(old.round, current.spec.round),
         "global_model": model,
-        "prepared_generation": _prepared(old, rounds),
+        "prepared_generation": preparation.prepared_generation(old, rounds.values()),
         "started_at": old.started_at or now,
         "participants": _counts(current.status.participants, len(out)),
         "quarantine": _in_quarantine(out),
@@ -88,15 +88,6 @@ def _in_quarantine(left_out: Mapping[str, int]) -> str:
 def _fitting(parts: Sequence[str]) -> str:
     text = ", ".join(parts)
     return text if len(text) <= 250 else text[:247].rpartition(",")[0] + " ..."
-
-
-def _prepared(old: TrainingStatus, rounds: Mapping[int, Record]) -> int:
-    done = [
-        r.status.prepare_generation
-        for r in rounds.values()
-        if r.status.prepare is not None and r.status.prepare.state == "Reported"
-    ]
-    return max([old.prepared_generation, *done])
 
 
 def _counts(participants: Sequence[Assignment], quarantined: int) -> Counts:
