@@ -32,6 +32,10 @@ tools:
 	$(PYTHON) -c 'from devcluster import packages; packages.ensure()'
 	$(PYTHON) -m devcluster binary helm
 
+.PHONY: older
+older: tools ## The tests that need an API server, on the oldest Kubernetes that is supported
+	FEDTRAIN_KUBERNETES=1.34 $(RUN) pytest -q -m apiserver tests/api tests/cluster tests/pods
+
 .PHONY: test
 test: tools check ## All tests, those on a real API server and a real cluster included
 	$(RUN) pytest -q -n auto --dist loadfile -m "processes and not apiserver and not cluster"

@@ -43,16 +43,21 @@ def one(folder: Path, root: Path, participants: int = 1000, rounds: int = 2) -> 
 
 
 def many(
-    folder: Path, root: Path, trainings: int = 100, participants: int = 10, rounds: int = 2
+    folder: Path,
+    root: Path,
+    trainings: int = 100,
+    participants: int = 10,
+    rounds: int = 2,
+    lasts: tuple[int, int] = (60, 90),
 ) -> list[Row]:
-    """100 trainings of 10, which begin within a minute, with rounds of one to one and a half."""
+    """100 trainings of 10, which begin within a minute; each pod lasts so many seconds."""
     log = folder / "operator.log"
     with world(folder) as w, operator(w.cluster.kubeconfig, log, root) as running:
         names = [f"fed{number:03}" for number in range(trainings)]
         for start in range(0, trainings, 10):
             w.create(
                 [
-                    a_training(name, participants, rounds=rounds, least=60, most=90)
+                    a_training(name, participants, rounds=rounds, least=lasts[0], most=lasts[1])
                     for name in names[start : start + 10]
                 ]
             )
@@ -61,6 +66,11 @@ def many(
         ended = time.time()
         rows = _reactions(w) + _writes(w, trainings * participants * rounds, "0.25 s")
         return rows + _costs(w, running) + _quiet(w, ended)
+
+
+def calm(folder: Path, root: Path) -> list[Row]:
+    """The same with one round of four to seven minutes: half as many events a second."""
+    return many(folder, root, rounds=1, lasts=(240, 420))
 
 
 def restart(folder: Path, root: Path, trainings: int = 100, participants: int = 50) -> list[Row]:
@@ -228,7 +238,8 @@ def _quiet(w: World, ended: float) -> list[Row]:
 
 SCENARIOS: dict[str, tuple[str, Callable[[Path, Path], list[Row]]]] = {
     "one": ("One training of 1,000 participants, two rounds", one),
-    "many": ("100 trainings of 10 participants, two rounds", many),
+    "many": ("100 trainings of 10 participants, two rounds of a minute to one and a half", many),
+    "calm": ("100 trainings of 10 participants, one round of four to seven minutes", calm),
     "restart": ("A restart with 5,000 children", restart),
 }
 

@@ -25,17 +25,20 @@ def _go_version() -> str:
     return result.stdout
 
 
-def _module(binary: recipes.Binary) -> pathlib.Path:
-    """The folder that pins a program, in the version of Kubernetes that is wanted."""
-    version = settings.settings().kubernetes
-    if binary.family != "kubernetes" or not version:
+def module(binary: recipes.Binary, kubernetes: str = "") -> pathlib.Path:
+    """The folder that pins a program, of that version of Kubernetes, or the usual one.
+
+    Raises DevclusterError for a version that is not there.
+    """
+    if binary.family != "kubernetes" or not kubernetes:
         return MODULES / binary.family
-    module = MODULES / f"kubernetes-{version}"
-    if not module.is_dir():
+    folder = MODULES / f"kubernetes-{kubernetes}"
+    if not folder.is_dir():
         others = ", ".join(p.name.partition("-")[2] for p in sorted(MODULES.glob("kubernetes-*")))
-        sentence = f"FEDTRAIN_KUBERNETES={version}: no such version here; leave it out, or use "
-        raise report.DevclusterError(sentence + others)
-    return module
+        raise report.DevclusterError(
+            f"FEDTRAIN_KUBERNETES={kubernetes}: no such version; leave it out, or use {others}"
+        )
+    return folder
 
 
 @functools.cache
@@ -47,14 +50,14 @@ def path(name: str) -> pathlib.Path:
     if name not in recipes.BINARIES:
         raise report.DevclusterError(f"{name} is none of {', '.join(recipes.BINARIES)}")
     binary = recipes.BINARIES[name]
-    module = _module(binary)
+    pins = module(binary, settings.settings().kubernetes)
     key = recipes.cache_key(
         binary,
-        go_mod=(module / "go.mod").read_text(),
-        go_sum=(module / "go.sum").read_text(),
+        go_mod=(pins / "go.mod").read_text(),
+        go_sum=(pins / "go.sum").read_text(),
         go_version=_go_version(),
     )
-    return settings.settings().cache / "bin" / f"{module.name}-{key}" / name
+    return settings.settings().cache / "bin" / f"{pins.name}-{key}" / name
 
 
 def built(name: str) -> pathlib.Path:
@@ -102,17 +105,17 @@ def _one_build_at_a_time() -> collections.abc.Iterator[None]:
 
 def _build(name: str, target: pathlib.Path) -> None:
     binary = recipes.BINARIES[name]
-    module = _module(binary)
+    pins = module(binary, settings.settings().kubernetes)
     target.parent.mkdir(parents=True, exist_ok=True)
     log = target.with_name(f"{name}.log")
     unfinished = target.with_name(f".{name}.unfinished")
-    arguments = recipes.build_arguments(binary, (module / "go.mod").read_text())
+    arguments = recipes.build_arguments(binary, (pins / "go.mod").read_text())
     environment = os.environ | {"CGO_ENABLED": "1" if binary.cgo else "0", "GOWORK": "off"}
     began = time.monotonic()
     with log.open("w") as output:
         process = subprocess.Popen(
             ["go", *arguments, "-o", str(unfinished), binary.package],
-            cwd=module,
+            cwd=pins,
             env=environment,
             stdout=output,
             stderr=output,

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from devcluster import recipes, report
+from devcluster import binaries, recipes, report
 
 MODULES = pathlib.Path(recipes.__file__).parent / "go"
 GO_MOD = """module example
@@ -64,3 +64,17 @@ def test_every_program_is_a_tool_of_its_module(name: str) -> None:
 def test_kubernetes_is_told_its_version() -> None:
     arguments = recipes.build_arguments(recipes.BINARIES["kubelet"], GO_MOD)
     assert "k8s.io/component-base/version.gitVersion=v1.37.2" in arguments[-1]
+
+
+@pytest.mark.parametrize(("name", "folder"), [("kubelet", "kubernetes-1.34"), ("etcd", "etcd")])
+def test_another_version_of_kubernetes_is_another_module(name: str, folder: str) -> None:
+    pins = binaries.module(recipes.BINARIES[name], "1.34")
+    assert pins == MODULES / folder
+    if name == "kubelet":
+        package = recipes.BINARIES[name].package
+        assert recipes.pinned_version((pins / "go.mod").read_text(), package)[:2] == (1, 34)
+
+
+def test_a_version_of_kubernetes_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(report.DevclusterError, match=r"1\.12: no such version.*or use 1\.34"):
+        binaries.module(recipes.BINARIES["kubelet"], "1.12")
