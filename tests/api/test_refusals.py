@@ -30,6 +30,12 @@ MISTAKES = (
         theirs='unknown field "spec.quorum.maximum"',
     ),
     Mistake(
+        "a parameter of a strategy with a capital letter",
+        {"strategy": {"name": "FedProx", "Mu": 0.1}},
+        ("spec.strategy.Mu: no such field; did you mean mu?",),
+        theirs='unknown field "spec.strategy.Mu"',
+    ),
+    Mistake(
         "a queue for pods that stay",
         {"pods": "Resident", "scheduling": {"queueName": "team-a"}},
         (

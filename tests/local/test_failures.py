@@ -35,6 +35,8 @@ def test_forgetting_to_submit_fails_at_once_with_the_remedy(federation: Any, thr
     last = result.stderr.splitlines()[-1]
     assert last.startswith("Failed: NoSubmit")
     assert "rnd.submit" in last
+    # The participants' own words, and the last one.
+    assert sum(line.startswith("NoSubmit") for line in result.stderr.splitlines()) <= 3
     assert federation.status["phase"] == "Failed"
 
 

@@ -41,11 +41,12 @@ def shown(value: object) -> str:
 
 def unknown(field: object, known: Iterable[str]) -> str:
     """For a field that is not there: the one that was meant, or all there are."""
-    names = sorted(known)
-    meant = difflib.get_close_matches(str(field).replace("_", ""), names, n=1, cutoff=0.6)
+    names = {name.lower(): name for name in sorted(known)}
+    written = str(field).replace("_", "").lower()
+    meant = difflib.get_close_matches(written, names, n=1, cutoff=0.6)
     if meant:
-        return f"no such field; did you mean {meant[0]}?"
-    return f"no such field; leave it out, or use one of {', '.join(names)}"
+        return f"no such field; did you mean {names[meant[0]]}?"
+    return f"no such field; leave it out, or use one of {', '.join(names.values())}"
 
 
 def of(detail: pydantic_core.ErrorDetails, spec: Schema) -> str:

@@ -137,7 +137,9 @@ class Shell:
             self._folder.write_status(plan.status)
             self._training = self._training.model_copy(update={"status": plan.status})
         for event in plan.events:
-            self._report.event(event)
+            # Why it failed is the last word, and said once.
+            if plan.status.phase != "Failed" or event.message != plan.status.message:
+                self._report.event(event)
         for workload in plan.create:
             self._children.create(workload)
         self._children.hand(plan)
