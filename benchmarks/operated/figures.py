@@ -24,16 +24,23 @@ def writes(requests: Sequence[Request]) -> list[Request]:
 def reactions(requests: Sequence[Request]) -> list[float]:
     """Seconds from the write that a Job is over to the first write of the operator that knows it.
 
-    That is the first one about the training within or after a look that began after the event.
+    That is the first one about the training within or after a look whose list was asked for when
+    the event's write had come in, and answered after the event's answer: an earlier list need not
+    hold it.
     """
-    looks, acts = _times(r for r in requests if r.looks), _times(writes(requests))
+    looks: dict[str, list[Request]] = defaultdict(list)
+    acts = _times(writes(requests))
+    for r in requests:
+        if r.looks:
+            looks[r.training].append(r)
     found, seen = [], set()
     for r in requests:
         if not r.ends or r.name in seen:
             continue
         seen.add(r.name)
-        look = next((t for t in looks[r.training] if t > r.until), None)
-        act = None if look is None else next((t for t in acts[r.training] if t > look), None)
+        knowing = (x for x in looks[r.training] if x.at > r.at and x.until > r.until)
+        look = next(knowing, None)
+        act = None if look is None else next((t for t in acts[r.training] if t > look.at), None)
         if act is not None:
             found.append(act - r.until)
     return found
