@@ -40,6 +40,7 @@ older: tools ## The tests that need an API server, on the oldest Kubernetes that
 test: tools check ## All tests, those on a real API server and a real cluster included
 	$(RUN) pytest -q -n auto --dist loadfile -m "processes and not apiserver and not cluster"
 	$(RUN) pytest -q -m "apiserver or cluster"
+	$(MAKE) older
 
 .PHONY: faults
 faults: tools ## Kill the operator at every write, in every scenario, and mix faults: hours

@@ -28,7 +28,9 @@ class Kubectl:
             text=True,
             timeout=60,
         )
-        return result.returncode, result.stdout + result.stderr
+        # Older servers name the type where newer ones leave out what is too large to be shown.
+        said = (result.stdout + result.stderr).replace('value: "object": ', "value: ")
+        return result.returncode, said
 
     def read(self, *words: str) -> Any:
         """What `kubectl get ... -o json` answers, which it must."""

@@ -70,7 +70,7 @@ def world(folder: Path) -> Iterator[World]:
             *("wait", "--for=condition=Established", "--timeout=30s"),
             *("-f", str(ROOT / "manifests" / "crds")),
         )
-        made.create([stages.node(), {**_named("Namespace", NAMESPACE)}, *_exchange()])
+        made.create([stages.node(), {**_named("Namespace", NAMESPACE)}, *claim("exchange")])
         # Admission puts it on every new node, and nobody here takes it off.
         made.kubectl("taint", "nodes", "played", "node.kubernetes.io/not-ready-")
         yield made
@@ -80,16 +80,16 @@ def _named(kind: str, name: str, **more: Any) -> Object:
     return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, **more}}
 
 
-def _exchange() -> list[Object]:
-    """The claim of all, bound to a volume that nobody mounts."""
+def claim(name: str) -> list[Object]:
+    """A claim bound to a volume that nobody mounts."""
     room, modes = {"storage": "1Ti"}, ["ReadWriteMany"]
-    claim = {"kind": "PersistentVolumeClaim", "namespace": NAMESPACE, "name": "exchange"}
+    of = {"kind": "PersistentVolumeClaim", "namespace": NAMESPACE, "name": name}
     common = {"accessModes": modes, "storageClassName": ""}
     return [
-        _named("PersistentVolume", "exchange")
-        | {"spec": {**common, "capacity": room, "hostPath": {"path": "/mnt"}, "claimRef": claim}},
-        _named("PersistentVolumeClaim", "exchange", namespace=NAMESPACE)
-        | {"spec": {**common, "resources": {"requests": room}, "volumeName": "exchange"}},
+        _named("PersistentVolume", name)
+        | {"spec": {**common, "capacity": room, "hostPath": {"path": "/mnt"}, "claimRef": of}},
+        _named("PersistentVolumeClaim", name, namespace=NAMESPACE)
+        | {"spec": {**common, "resources": {"requests": room}, "volumeName": name}},
     ]
 
 

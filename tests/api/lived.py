@@ -2,10 +2,11 @@
 
     python -m tests.api.lived [--count 300] [--seed 0]
 
-What the rules accept is applied as it is, but for its name and an exchange that is there; kubelets
-are played (benchmarks/operated). Each must succeed, fail, be suspended, or say what it waits for.
-The operator must never end nor meet a bug of its own, and a plain training beside all the others
-must succeed as if it were alone.
+What the rules accept is applied as it is, but for its name and exchange, and has the claims that it
+names; kubelets are played (benchmarks/operated). Each must succeed, fail, be suspended, or say what
+it waits for. The operator must never end nor meet a bug of its own, and a plain training beside all
+the others must succeed as if it were alone. Played pods are no hubs: `pods: Resident` is the fault
+bench's and the real cluster's.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.operated.world import NAMESPACE, World, a_training, world
+from benchmarks.operated.world import NAMESPACE, World, a_training, claim, world
 from devcluster.replica import Replica
 from fedoperator.api import admission
 from tests.api.generated import Document, Generator
@@ -43,8 +44,18 @@ def accepted(seed: str) -> Iterator[Document]:
         spec = document["spec"]
         if isinstance(spec, dict):
             spec["exchange"] = {"claimName": "exchange"}
-        if not admission.problems(None, document):
+        if not admission.problems(None, document) and spec.get("pods") != "Resident":
             yield document
+
+
+def claims(value: Any) -> Iterator[str]:
+    """The names of all claims in a document."""
+    if isinstance(value, dict):
+        found = value.get("claimName")
+        yield from [found] if isinstance(found, str) else []
+        value = list(value.values())
+    for one in value if isinstance(value, list) else ():
+        yield from claims(one)
 
 
 def told(document: Document) -> str | None:
@@ -85,11 +96,15 @@ def run(count: int, seed: str) -> Counter[str]:
     with tempfile.TemporaryDirectory(prefix="fedtrain-lived-") as name:
         folder, ends = Path(name), Counter[str]()
         with world(folder) as w:
+            made = {"exchange"}
             operator = Replica(w.cluster.kubeconfig, folder / "operator.log")
             try:
                 every = accepted(seed)
                 for start in range(0, count, BATCH):
                     some = list(itertools.islice(every, min(BATCH, count - start)))
+                    new = sorted(set(claims(some)) - made)
+                    w.create([document for one in new for document in claim(one)])
+                    made |= set(new)
                     ends += lived(w, some)
                     print(f"{start + len(some)} of {count}: {dict(ends)}", flush=True)
                     witness = a_training(
