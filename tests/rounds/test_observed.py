@@ -3,69 +3,18 @@
 from datetime import timedelta
 
 import pytest
+from listed import a_condition, a_job, a_pod, by_policy
 from world import START
 
 from fedoperator.rounds.observed import (
     ChildState,
     Failure,
     child,
-    is_news,
-    is_news_of_training,
     lost_at,
     wants_pods,
     with_its_nodes,
 )
 from fedtrain.contract import Message
-
-
-def a_job(*conditions, ready=0, nodes=1, labels=None, deleting=False):
-    own = {"role": "train", "round": "3", "participant": "north", "attempt": "1"}
-    return {
-        "metadata": {
-            "name": "digits-train-3-north-1",
-            "uid": "u1",
-            "creationTimestamp": "2026-01-01T00:00:00Z",
-            "labels": {f"fedtrain.dev/{k}": v for k, v in own.items()}
-            if labels is None
-            else labels,
-            **({"deletionTimestamp": "2026-01-01T00:00:09Z"} if deleting else {}),
-        },
-        "spec": {"parallelism": nodes},
-        "status": {"ready": ready, "conditions": list(conditions)},
-    }
-
-
-def a_condition(kind, reason="", message=""):
-    return {"type": kind, "status": "True", "reason": reason, "message": message}
-
-
-def a_pod(code=None, message="", reason="Error", waiting=None, unscheduled=None, index=0, at=0):
-    state = {"waiting": waiting} if waiting else {}
-    if code is not None:
-        ended = {"exitCode": code, "message": message, "reason": reason}
-        state = {"terminated": {**ended, "finishedAt": f"2026-01-01T00:00:{at:02d}Z"}}
-    conditions = []
-    if unscheduled:
-        conditions = [
-            {
-                "type": "PodScheduled",
-                "status": "False",
-                "reason": "Unschedulable",
-                "message": unscheduled,
-            }
-        ]
-    statuses = [{"state": state, "image": "digits:1"}] if state else []
-    return {
-        "metadata": {"annotations": {"batch.kubernetes.io/job-completion-index": str(index)}},
-        "status": {"containerStatuses": statuses, "conditions": conditions},
-    }
-
-
-def by_policy(code, index):
-    text = f"Container train for pod ns/p failed with exit code {code}"
-    text += f" matching FailJob rule at index {index}"
-    return a_condition("FailureTarget", "PodFailurePolicy", text)
-
 
 DISRUPTED = a_condition(
     "Failed",
@@ -301,40 +250,6 @@ def test_a_message_always_fits_the_kubelet():
     data = Message(reason="R", message="é" * 5000, result=big).encode()
     assert len(data) <= 3072
     assert Message.decode(data.decode()).result == {"samples": 1}
-
-
-def test_a_job_that_was_only_just_made_is_no_news():
-    assert not is_news(a_job())
-    assert not is_news(a_job(ready=1, nodes=2))
-
-
-@pytest.mark.parametrize("kind", ["SuccessCriteriaMet", "FailureTarget", "Suspended"])
-def test_whatever_a_job_has_come_to_is_news(kind):
-    assert is_news(a_job(a_condition(kind)))
-
-
-@pytest.mark.parametrize("what", ["failed", "succeeded", "terminating"])
-def test_a_pod_that_ended_or_goes_is_news(what):
-    job = a_job(nodes=2)
-    job["status"][what] = 1
-    assert is_news(job)
-
-
-def test_a_job_that_runs_goes_or_was_suspended_by_somebody_is_news():
-    suspended = a_job()
-    suspended["spec"]["suspend"] = True
-    assert all(is_news(job) for job in (a_job(ready=1), a_job(deleting=True), suspended))
-
-
-def test_of_a_training_a_new_spec_and_its_deletion_are_news_and_its_status_is_not():
-    def training(observed, **meta):
-        status = {"observedGeneration": observed} if observed else {}
-        return {"metadata": {"generation": 2, **meta}, "status": status}
-
-    assert not is_news_of_training(training(2))
-    assert is_news_of_training(training(1))
-    assert is_news_of_training(training(None))
-    assert is_news_of_training(training(2, deletionTimestamp="2026-01-01T00:00:00Z"))
 
 
 def test_a_pod_that_was_to_end_counts_as_lost_two_minutes_later_of_which_no_event_tells():

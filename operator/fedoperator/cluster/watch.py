@@ -21,7 +21,7 @@ from fedoperator.api import GROUP, VERSION
 from fedoperator.api import training as training_api
 from fedoperator.cluster.api import proxy
 from fedoperator.cluster.workqueue import Key
-from fedoperator.rounds import observed
+from fedoperator.rounds import news, observed
 
 SERVER_TIMEOUT = 300
 """Seconds after which the API server ends a watch, and kopf asks for the next one."""
@@ -121,14 +121,14 @@ class Watch:
     async def _on_training(
         self, type: str | None, namespace: str | None, name: str | None, body: kopf.Body, **_: Any
     ) -> None:
-        if type != "MODIFIED" or observed.is_news_of_training(body):
+        if type != "MODIFIED" or news.of_training(body):
             self._tell(namespace, name)
 
     async def _on_job(
         self, type: str | None, namespace: str | None, body: Mapping[str, Any], **_: Any
     ) -> None:
         """A Job that is gone is news; and with the first list nothing was made by us just now."""
-        if type in (None, "DELETED") or observed.is_news(body):
+        if type in (None, "DELETED") or news.of_job(body):
             labels = body["metadata"].get("labels") or {}
             self._tell(namespace, labels.get(observed.TRAINING_LABEL))
 

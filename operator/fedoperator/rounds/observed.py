@@ -154,9 +154,9 @@ def child(
     elif succeeded:
         state = ChildState.SUCCEEDED
         result = next((m.result for m in _messages(pods) if m.result), None)
-    elif _is_suspended(job):
+    elif is_suspended(job):
         trouble = _queued(job)
-    elif _is_ready(job):
+    elif is_ready(job):
         state = ChildState.READY
     else:
         trouble = _waiting(pods, events)
@@ -172,7 +172,7 @@ def child(
         trouble=trouble,
         result=result,
         resident=stays(job),
-        queued=state is ChildState.PENDING and _is_suspended(job),
+        queued=state is ChildState.PENDING and is_suspended(job),
     )
 
 
@@ -247,35 +247,13 @@ def identity_of(job: Mapping[str, Any]) -> Identity | None:
         return None
 
 
-def is_news_of_training(training: Mapping[str, Any]) -> bool:
-    """Whether a look can learn anything from a training that was changed.
-
-    Not from its status, which only a look writes; and labels and annotations mean nothing here.
-    """
-    meta, status = training["metadata"], training.get("status") or {}
-    known = status.get("observedGeneration") == meta.get("generation")
-    return not known or "deletionTimestamp" in meta
-
-
-def is_news(job: Mapping[str, Any]) -> bool:
-    """Whether a look can learn anything from what a Job says now.
-
-    Nothing from one that was only just made, and whose pods do not run yet: whoever made it knows,
-    and looks at it when it is overdue. One that is not ready any more has lost a pod.
-    """
-    status = job.get("status") or {}
-    lost = any(status.get(field) for field in ("failed", "succeeded", "terminating"))
-    known = status.get("conditions") or "deletionTimestamp" in job["metadata"]
-    return bool(known or lost or _is_suspended(job) or _is_ready(job))
-
-
 def wants_pods(job: Mapping[str, Any], now: datetime) -> bool:
     """Whether a Job alone does not tell enough: it is over, or not ready although it should be."""
     status = job.get("status") or {}
     over = {"FailureTarget", "Failed", "SuccessCriteriaMet", "Complete"}
     if any(c["type"] in over and c["status"] == "True" for c in status.get("conditions") or []):
         return True
-    if _is_ready(job) or _is_suspended(job):
+    if is_ready(job) or is_suspended(job):
         return False
     return now - parse_time(job["metadata"]["creationTimestamp"]) >= OVERDUE
 
@@ -284,13 +262,13 @@ def _nodes(job: Mapping[str, Any]) -> int:
     return job["spec"].get("parallelism") or 1
 
 
-def _is_ready(job: Mapping[str, Any]) -> bool:
+def is_ready(job: Mapping[str, Any]) -> bool:
     """All its pods run, or did and are done: a shard may end before another has begun."""
     status = job.get("status") or {}
     return (status.get("ready") or 0) + (status.get("succeeded") or 0) >= _nodes(job)
 
 
-def _is_suspended(job: Mapping[str, Any]) -> bool:
+def is_suspended(job: Mapping[str, Any]) -> bool:
     """Somebody keeps it from running; we make Jobs suspended for a queue, and never write again."""
     return bool(job["spec"].get("suspend"))
 
