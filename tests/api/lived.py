@@ -40,7 +40,9 @@ def accepted(seed: str) -> Iterator[Document]:
     """Trainings that the rules accept, without end; each with a name of its own."""
     for number in itertools.count():
         document = Generator(f"{seed}-{number}").training()
-        document["metadata"] |= {"name": f"lived-{number:04}", "namespace": NAMESPACE}
+        meta = document["metadata"]
+        kept = {key: meta[key] for key in ("labels", "annotations") if key in meta}
+        document["metadata"] = {"name": f"lived-{number:04}", "namespace": NAMESPACE, **kept}
         spec = document["spec"]
         if isinstance(spec, dict):
             spec["exchange"] = {"claimName": "exchange"}
