@@ -2,11 +2,11 @@
 
     python -m tests.api.lived [--count 300] [--seed 0]
 
-What the rules accept is applied as it is, but for its name, exchange and number of rounds, and has the
-claims that it names; kubelets are played (benchmarks/operated). Each must succeed, fail, be suspended, or say what
-it waits for. The operator must never end nor meet a bug of its own, and a plain training beside all
-the others must succeed as if it were alone. Played pods are no hubs: `pods: Resident` is the fault
-bench's and the real cluster's.
+What the rules accept is applied as it is, but for its name, its exchange and its number of rounds,
+and has the claims that it names; kubelets are played (benchmarks/operated). Each must succeed,
+fail, be suspended, or say what it waits for. The operator must never end nor meet a bug of its own,
+and a plain training beside all the others must succeed as if it were alone. Played pods are no
+hubs: `pods: Resident` is the fault bench's and the real cluster's.
 """
 
 import argparse
