@@ -26,9 +26,12 @@ from devcluster.replica import Replica
 from fedoperator.api import admission
 from tests.api.generated import Document, Generator
 
-PATIENCE = 240.0
-"""Seconds in which every training of a batch has said where it is; a Job that cannot start is
-looked into after half a minute."""
+PATIENCE = 120.0
+"""Seconds without a change of any status, after which who has not said where it is never will; a
+Job that cannot start is looked into after half a minute."""
+
+LIMIT = 1200.0
+"""Seconds for a batch in all."""
 
 BATCH = 60
 """Trainings at once: two cores have the whole control plane on them."""
@@ -82,13 +85,16 @@ def lived(w: World, documents: list[Document]) -> Counter[str]:
     # kubectl knows no null as a value of a label; the API server takes it for nothing.
     whole = {"apiVersion": "v1", "kind": "List", "items": documents}
     w.kubectl("create", "--validate=false", "-f", "-", document=whole)
-    since = time.monotonic()
+    began = changed = time.monotonic()
+    before: dict[str, Any] = {}
     while True:
         there = {d["metadata"]["name"]: d for d in json.loads(w.raw("federatedtrainings"))["items"]}
         words = {name: told(there[name]) for name in names}
         if None not in words.values():
             return Counter(word for word in words.values() if word is not None)
-        if time.monotonic() - since > PATIENCE:
+        now, status = time.monotonic(), {name: there[name].get("status") for name in names}
+        before, changed = status, now if status != before else changed
+        if now - changed > PATIENCE or now - began > LIMIT:
             silent = [name for name, word in words.items() if word is None]
             first = {key: there[silent[0]].get(key) for key in ("spec", "status")}
             raise TimeoutError(f"{', '.join(silent)}; the first is {json.dumps(first)}")
