@@ -259,3 +259,15 @@ def test_a_pod_that_was_to_end_counts_as_lost_two_minutes_later_of_which_no_even
     gone["status"]["phase"] = "Failed"
     assert lost_at([here, gone]) is None
     assert lost_at([here, gone, going]) == START + timedelta(minutes=3)
+
+
+def test_a_scheduler_that_nobody_runs_is_named():
+    """Such a pod has no condition, and no event tells of it; found by `tests.api.lived`."""
+    silent = a_pod()
+    silent["metadata"]["name"] = "digits-train-3-north-1-0-x7"
+    silent["spec"] = {"schedulerName": "mine"}
+    trouble = child(a_job(), [silent]).trouble
+    assert trouble.reason == "NoScheduler"
+    assert "digits-train-3-north-1-0-x7; is there one named 'mine'?" in trouble.message
+    silent["status"]["conditions"] = [{"type": "PodScheduled", "status": "True"}]
+    assert child(a_job(), [silent]).trouble is None

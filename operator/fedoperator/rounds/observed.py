@@ -433,4 +433,12 @@ def _waiting(
     if failed:
         last = max(failed, key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "")
         return Trouble(reason=last.get("reason") or "Waiting", message=last.get("message") or "")
+    for pod in pods:
+        scheduler = (pod.get("spec") or {}).get("schedulerName")
+        conditions = (pod.get("status") or {}).get("conditions") or []
+        if scheduler and not any(c["type"] == "PodScheduled" for c in conditions):
+            sentence = (
+                f"no scheduler has looked at pod {pod['metadata']['name']}; is there one named"
+            )
+            return Trouble(reason="NoScheduler", message=f"{sentence} {scheduler!r}?")
     return None
