@@ -14,8 +14,8 @@ from tests.faults.nursery import Nursery, Process, start_plainly
 from tests.faults.proxy import Proxy
 
 RIVALS = ("one", "other")
-HAND_OVER = 4.0
-"""Seconds between two hand-overs of the lease; a renewal takes half of it."""
+HAND_OVER = 2.5
+"""Seconds between two hand-overs of the lease; one has it for a renewal, which comes every two."""
 
 
 @dataclass(kw_only=True)

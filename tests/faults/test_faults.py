@@ -73,7 +73,7 @@ async def test_two_operators_that_get_the_lease_in_turn_are_as_good_as_one(fault
     points = [Point(scenario=name, rivals=True) for name in ("plain", "suspend", "resident")]
     outcomes = [outcome async for outcome in faults.all(points)]
     assert [(str(o.point), o.wrong) for o in outcomes if o.wrong] == []
-    assert all(len(o.hit) > 1 for o in outcomes), "the lease changed hands"
+    assert [o.hit for o in outcomes if len(o.hit) < 2] == [], "the lease changed hands"
 
 
 async def test_once_all_is_said_nothing_is_written_for_a_minute(faults, monkeypatch):
