@@ -38,24 +38,27 @@ TRAINING = {"metadata": {"generation": 2}, "status": {"observedGeneration": 2}}
 
 
 @pytest.mark.parametrize(
-    ("kind", "wakes"), [(None, True), ("ADDED", False), ("MODIFIED", False), ("DELETED", True)]
+    ("handler", "of", "wakes"),
+    [
+        # A Job without news: with the first list nothing was made just now, and its end is news.
+        (
+            "_on_job",
+            {"body": JOB},
+            {None: True, "ADDED": False, "MODIFIED": False, "DELETED": True},
+        ),
+        # A training whose status was written.
+        (
+            "_on_training",
+            {"body": TRAINING, "name": "digits"},
+            {None: True, "ADDED": True, "MODIFIED": False, "DELETED": True},
+        ),
+    ],
 )
-async def test_a_job_without_news_wakes_with_the_first_list_and_when_it_is_gone(kind, wakes):
+async def test_what_the_operator_itself_has_written_wakes_nobody(handler, of, wakes):
     woken = []
-    loop = asyncio.get_running_loop()
-    watch = Watch(kubernetes.Configuration(), woken.append, loop, "here")
-    await watch._on_job(type=kind, namespace="here", body=JOB)
-    await asyncio.sleep(0)
-    assert woken == [("here", "digits")] * wakes
-
-
-@pytest.mark.parametrize(
-    ("kind", "wakes"), [(None, True), ("ADDED", True), ("MODIFIED", False), ("DELETED", True)]
-)
-async def test_a_training_wakes_whatever_happens_to_it_but_for_its_own_status(kind, wakes):
-    woken = []
-    loop = asyncio.get_running_loop()
-    watch = Watch(kubernetes.Configuration(), woken.append, loop, "here")
-    await watch._on_training(type=kind, namespace="here", name="digits", body=TRAINING)
-    await asyncio.sleep(0)
-    assert woken == [("here", "digits")] * wakes
+    watch = Watch(kubernetes.Configuration(), woken.append, asyncio.get_running_loop(), "here")
+    for kind, expected in wakes.items():
+        woken.clear()
+        await getattr(watch, handler)(type=kind, namespace="here", **of)
+        await asyncio.sleep(0)  # the watch wakes by way of the loop
+        assert woken == [("here", "digits")] * expected, kind

@@ -78,26 +78,18 @@ def test_a_key_woken_many_times_is_looked_at_once():
     run(main())
 
 
-def test_a_key_is_looked_at_once_a_second_at_most():
+@pytest.mark.parametrize(
+    ("asked", "times"),
+    [(Next(), [0, 1, 2, 3, 4]), (Next(pause=0.25), [number / 4 for number in range(19)])],
+)
+def test_a_key_is_looked_at_once_a_second_at_most_or_as_often_as_its_look_asks_for(asked, times):
     async def main():
-        looks = Looks()
+        looks = Looks(lambda key: asked)
         async with running(looks) as queue:
             for _ in range(90):
                 queue.wake(KEY)
                 await asyncio.sleep(0.05)
-        assert looks.times == [0, 1, 2, 3, 4]
-
-    run(main())
-
-
-def test_a_look_may_ask_for_a_shorter_pause():
-    async def main():
-        looks = Looks(lambda key: Next(pause=0.25))
-        async with running(looks) as queue:
-            for _ in range(21):
-                queue.wake(KEY)
-                await asyncio.sleep(0.05)
-        assert looks.times == [0, 0.25, 0.5, 0.75, 1.0]
+        assert looks.times == times
 
     run(main())
 

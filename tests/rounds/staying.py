@@ -63,7 +63,7 @@ class StayingWorld(World):
             self.handed = {w.identity: w for w in plan.handed}
             self.released |= set(plan.released)
             self.writes += before.keys() != self.handed.keys()
-        if crash_after is None and seeing is None and not plan.handed:
+        if crash_after is None and seeing is None:
             self._is_at_rest_after(plan)
         return plan
 

@@ -29,7 +29,7 @@ from fedtrain.round import Round
 from fedtrain.session import Evaluate, Session
 from fedtrain.state import State
 from fedtrain.store import Store
-from fedtrain.told import agree, measured
+from fedtrain.told import agree, measured, submitted_twice
 from fedtrain.work import Work
 
 
@@ -110,10 +110,10 @@ def _plain(
 
     def submit(told: Any) -> None:
         nonlocal submitted
-        submission = agree(ranks.gather(told), ranks.rank)
         if submitted:
-            raise ContractError("SubmittedTwice", "rnd.submit(...) was called twice in one round")
+            raise submitted_twice()
         submitted = True
+        submission = agree(ranks.gather(told), ranks.rank)
         if ranks.rank == 0:
             say(f"trained on {submission.samples} samples {_shown(submission.metrics)}".rstrip())
 

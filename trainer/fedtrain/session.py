@@ -19,7 +19,7 @@ from fedtrain.proximal import UNUSED, Proximal
 from fedtrain.round import Round
 from fedtrain.state import State
 from fedtrain.store import Store, Submission
-from fedtrain.told import agree, checked_metrics, measured
+from fedtrain.told import agree, checked_metrics, measured, submitted_twice
 from fedtrain.weights import Tiles, Weights
 
 Evaluate = Callable[[Any], Mapping[str, Any]]
@@ -142,7 +142,7 @@ class Session:
     def _agreed(self, told: Submission | FedtrainError) -> Submission:
         """What all ranks hand in; once."""
         if self.submitted:
-            raise ContractError("SubmittedTwice", "rnd.submit(...) was called twice in one round")
+            raise submitted_twice()
         self.submitted = True
         told_by_all = self.ranks.gather(told)
         looks.agree(told_by_all)

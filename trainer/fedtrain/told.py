@@ -15,6 +15,10 @@ MOST_SAMPLES = 2**53
 """The aggregator's weights are doubles, which hold every whole number up to here."""
 
 
+def submitted_twice() -> ContractError:
+    return ContractError("SubmittedTwice", "rnd.submit(...) was called twice in one round")
+
+
 def agree(told: list[Any], rank: int) -> Submission:
     """Rank 0's submission, if every rank handed one in and all name the same samples.
 

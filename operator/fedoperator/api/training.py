@@ -296,8 +296,8 @@ class Evaluation(Model):
         list[MetricName], Field(max_length=20, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = ["loss", "perplexity"]
     """Metrics of which less is better; of all others more is. It decides who is named as worst and
-    best; for stop.metric stop.mode decides, if it is given. Those of a
-    personal model count by their own name."""
+    best; for stop.metric stop.mode decides, if it is given. Those of a personal model count by
+    their own name."""
 
 
 class Keep(Model):

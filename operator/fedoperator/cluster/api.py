@@ -37,11 +37,12 @@ async def configuration(kubeconfig: Path | None = None) -> kubernetes.Configurat
     loaded, load = kubernetes.Configuration(), _untyped(kubernetes_config)
     if kubeconfig is not None:
         await load.load_kube_config(str(kubeconfig), client_configuration=loaded)
-        return loaded
-    try:
-        load.load_incluster_config(client_configuration=loaded)
-    except kubernetes_config.ConfigException:
-        await load.load_kube_config(client_configuration=loaded)
+    else:
+        try:
+            load.load_incluster_config(client_configuration=loaded)
+        except kubernetes_config.ConfigException:
+            await load.load_kube_config(client_configuration=loaded)
+    loaded.proxy, loaded.client_session_kwargs = proxy(loaded), {"trust_env": False}
     return loaded
 
 
@@ -68,7 +69,6 @@ class Api:
     """A session with the API server. Make and close it inside the event loop that uses it."""
 
     def __init__(self, loaded: kubernetes.Configuration, told: Told | None = None) -> None:
-        loaded.proxy, loaded.client_session_kwargs = proxy(loaded), {"trust_env": False}
         self._client = _untyped(kubernetes.ApiClient(loaded))
         self._client.user_agent = "fedtrain-operator"
         self.told: Told = told or (lambda verb, resource, code, seconds: None)

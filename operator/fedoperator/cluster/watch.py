@@ -19,7 +19,6 @@ from kubernetes.aio import client as kubernetes
 
 from fedoperator.api import GROUP, VERSION
 from fedoperator.api import training as training_api
-from fedoperator.cluster.api import proxy
 from fedoperator.cluster.workqueue import Key
 from fedoperator.rounds import news, observed
 
@@ -156,7 +155,7 @@ class Watch:
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=context, limit=0),
             headers={"User-Agent": "fedtrain-operator"},
-            proxy=proxy(configuration),
+            proxy=configuration.proxy,
             middlewares=(authorize,),
         )
         return kopf.AiohttpSession(server=configuration.host, aiohttp_session=session)

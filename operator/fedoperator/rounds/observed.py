@@ -178,25 +178,25 @@ def child(
 
 def lost_at(pods: Iterable[Mapping[str, Any]]) -> datetime | None:
     """When the first of these pods counts as lost, unless it ends before: `with_its_nodes`."""
-    due = [
-        pod["metadata"]["deletionTimestamp"]
-        for pod in pods
-        if "deletionTimestamp" in pod["metadata"]
-        and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
-    ]
-    return min(map(parse_time, due)) + LOST if due else None
+    return min((due + LOST for pod in pods if (due := _due(pod)) is not None), default=None)
+
+
+def _due(pod: Mapping[str, Any]) -> datetime | None:
+    """When a pod that was told to end, and has not, had to be gone; its grace period is in it."""
+    told = pod["metadata"].get("deletionTimestamp")
+    ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    return None if told is None or ended else parse_time(told)
 
 
 def with_its_nodes(found: Child, pods: Sequence[Mapping[str, Any]], now: datetime) -> Child:
     """The child as it is; or failed, if one of its pods is on a node that no longer answers."""
     for pod in pods:
-        meta, phase = pod["metadata"], (pod.get("status") or {}).get("phase")
-        due = meta.get("deletionTimestamp")  # its grace period is in it
-        ended = phase in ("Succeeded", "Failed")
-        if found.finished or ended or due is None or now - parse_time(due) < LOST:
+        meta, due = pod["metadata"], _due(pod)
+        if found.finished or due is None or now - due < LOST:
             continue
         node = (pod.get("spec") or {}).get("nodeName", "")
-        text = f"pod {meta['name']} was to end by {due}, and its node {node} does not answer"
+        by = meta["deletionTimestamp"]
+        text = f"pod {meta['name']} was to end by {by}, and its node {node} does not answer"
         trouble = Trouble(reason="NodeLost", message=text)
         return replace(found, state=ChildState.FAILED, failure=Failure.FREE, trouble=trouble)
     return found
