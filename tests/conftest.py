@@ -8,7 +8,15 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import hypothesis
 import pytest
+
+# Machines are shared: how long a test takes to draw its examples says nothing of the test. And
+# imported at the end, beside kopf's thread, hypothesis may fail in Python 3.11.
+hypothesis.settings.register_profile(
+    "fedtrain", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("fedtrain")
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -42,9 +50,11 @@ class Kubectl:
 @pytest.fixture(scope="session")
 def api_server() -> Iterator[pathlib.Path]:
     """The admin's kubeconfig of a fresh API server with nothing in it."""
-    from devcluster import apiserver
+    from devcluster import apiserver, settings
 
-    with apiserver.api_server() as kubeconfig:
+    # Older ones know no PodGroups, and do not start with the feature's name.
+    flags = () if settings.settings().kubernetes else apiserver.POD_GROUPS
+    with apiserver.api_server(*flags) as kubeconfig:
         yield kubeconfig
 
 

@@ -12,6 +12,8 @@ NAMESPACED = [
     ("", "events", "list create"),
     ("networking.k8s.io", "networkpolicies", "get create"),
 ]
+GANGS = [("scheduling.k8s.io", "podgroups", "get create")]
+"""Of trainings with `scheduling.gang` alone; test_gang.py has them."""
 LEASES = [("coordination.k8s.io", "leases", "get create update")]
 
 
