@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 
-PATIENCE = 30.0
+PATIENCE = 20.0
 """Seconds for an operator that has only just been started, or is being replaced."""
 
 PAUSE = 1.0
