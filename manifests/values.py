@@ -77,7 +77,8 @@ def _table(described: list[Value]) -> Iterator[str]:
     yield "\n| value | default | what it is |\n|---|---|---|\n"
     for value in described:
         if value.default is not None:
-            yield f"| `{value.name}` | `{value.default}` | {value.text.replace('|', chr(92) + '|')} |\n"
+            text = value.text.replace("|", "\\|")
+            yield f"| `{value.name}` | `{value.default}` | {text} |\n"
     yield "\n"
 
 

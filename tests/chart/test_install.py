@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import yaml
 
+from tests.chart import settings
 from tests.chart.conftest import CHART, ROOT, Document
 
 DEFINITIONS = {"federatedtrainings.fedtrain.dev", "federatedrounds.fedtrain.dev"}
@@ -88,32 +89,21 @@ def test_the_plain_manifest_is_accepted_as_it_is(bare):
 
 
 @pytest.mark.apiserver
-def test_notes_name_the_next_command(bare):
-    said = bare.helm("install", "fedtrain", CHART, "--create-namespace")
-    assert "kubectl apply -n fedtrain-system -f examples/01-digits/federation.yaml" in said
+def test_an_api_server_accepts_everything_that_can_be_switched_on(bare, tmp_path):
+    """And it is told of no field that it does not know, which helm does not ask about."""
+    file = tmp_path / "values.yaml"
+    monitors = {"metrics__serviceMonitor__enabled": False}  # Of a kind that only others install.
+    file.write_text(yaml.safe_dump(settings.put_all(settings.EVERYTHING, **monitors)))
+    bare.kubectl("create", "namespace", "fedtrain-system")
+    bare.kubectl("create", "namespace", "hospitals")
+    text = bare.helm("template", "fedtrain", CHART, "--values", file)
+    for document in yaml.load_all(text, yaml.CSafeLoader):
+        if document and document["kind"] != "Pod":
+            words = ("--server-side", "--validate=strict", "--dry-run=server", "--filename=-")
+            bare.kubectl("apply", *words, document=document)
 
 
 # The real thing.
-
-
-@pytest.fixture(scope="module")
-def kubeconfig(dev_cluster: None) -> pathlib.Path:
-    from devcluster import cluster
-
-    return cluster.kubeconfig()
-
-
-@pytest.fixture(scope="module")
-def image(kubeconfig: pathlib.Path) -> Iterator[str]:
-    """The controller of this working tree, under a tag that never moves, as pods pull it."""
-    from devcluster import images, shell
-
-    built = "fedtrain/controller:test"
-    images.build(images.Build(tag=built, context=ROOT, target="controller"))
-    tag = f"fedtrain/controller:{shell.run('buildah', 'images', '--quiet', built).strip()}"
-    shell.run("buildah", "tag", built, tag)
-    yield images.load(tag)
-    shell.run("buildah", "rmi", tag)
 
 
 @pytest.fixture

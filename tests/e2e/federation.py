@@ -126,6 +126,6 @@ def kill(pod: str) -> None:
 
 
 def helm(verb: str, *words: str) -> str:
-    """A verb of helm for the release that the tests of this folder have installed."""
+    """A verb of helm for the release in that namespace."""
     where = (f"--kubeconfig={cluster.kubeconfig()}", f"--namespace={NAMESPACE}")
     return shell.run(binaries.built("helm"), verb, "fedtrain", *words, *where, seconds=240)

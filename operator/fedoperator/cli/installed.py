@@ -1,8 +1,9 @@
 """`python -m fedoperator.cli.installed HOST PORT`: whether an installed operator works.
 
 HOST is a name of all its pods, ready or not. Exit code 0 once each of them is ready and alive and
-one of them leads; else 1, with a sentence for each thing that is wrong. It is what `helm test` runs,
-in a pod that has no token: the operator knows for itself what it may do and whether it is answered.
+one of them leads; else 1, with a sentence for each thing that is wrong. It is what `helm test`
+runs, in a pod that has no token: the operator knows for itself what it may do and whether it is
+answered.
 """
 
 import http.client
