@@ -143,13 +143,14 @@ def test_the_plain_manifest_runs_no_test():
 
 def test_helm_test_asks_all_pods_of_the_operator_at_the_port_they_listen_on(rendered):
     documents = rendered({"metrics": {"port": 9999, "service": {"enabled": False}}})
-    service = only(documents, "Service", "fedtrain-test")["spec"]
+    service = only(documents, "Service", "fedtrain-replicas")["spec"]
     assert service["clusterIP"] == "None"
     assert service["publishNotReadyAddresses"] is True
     pod = only(documents, "Pod", "fedtrain-test")
     (container,) = pod["spec"]["containers"]
     assert container["command"] == ["python", "-m", installed.__name__]
-    assert container["args"] == ["fedtrain-test", "9999"]
+    assert container["args"] == ["fedtrain-replicas", "9999"]
+    assert container["args"][0] != pod["metadata"]["name"], "/etc/hosts has the pod's own name"
     (operator,) = only(documents, "Deployment")["spec"]["template"]["spec"]["containers"]
     assert container["image"] == operator["image"]
     assert pod["spec"]["automountServiceAccountToken"] is False

@@ -131,7 +131,7 @@ def test_helm_test_passes_and_fails_when_the_operator_has_lost_a_right(installed
     is_ready(True)
     passed, said = works()
     assert passed, said
-    assert "the operator at fedtrain-test works\n" in said
+    assert "the operator at fedtrain-replicas works\n" in said
     role = stack.get("role", "fedtrain", "-n", NAMESPACE)
     role["rules"] = [rule for rule in role["rules"] if "jobs" not in rule["resources"]]
     stack.kubectl("replace", "-f", "-", stdin=json.dumps(role))
