@@ -20,6 +20,7 @@ from fedoperator.cluster.health import Health
 from fedoperator.cluster.hubs import Hubs
 from fedoperator.cluster.leader import Leader
 from fedoperator.cluster.reconcile import Reconciler
+from fedoperator.cluster.rights import Rights
 from fedoperator.cluster.telemetry import Telemetry
 from fedoperator.cluster.watch import Watch
 from fedoperator.cluster.workqueue import Queue
@@ -58,8 +59,19 @@ class Operator:
         reconciler = Reconciler(self._cluster, committer, telemetry, hubs)
         self._queue = queue = Queue(reconciler.look, watcher=telemetry)
         self._watch = Watch(watched, queue.wake, asyncio.get_running_loop(), settings.namespace)
+        self._rights = Rights(
+            transport,
+            watched=settings.namespace,
+            lease_namespace=settings.lease_namespace,
+            lease_name=settings.lease_name,
+        )
         self._health = Health(
-            queue=queue, leader=leader, watch=self._watch, api=transport, telemetry=telemetry
+            queue=queue,
+            leader=leader,
+            watch=self._watch,
+            rights=self._rights,
+            api=transport,
+            telemetry=telemetry,
         )
         self._measure()
 
@@ -94,7 +106,8 @@ class Operator:
         await web.TCPSite(server, self._settings.host or None, self._settings.port).start()
         log.info("listening", extra={"port": self._settings.port})
         try:
-            await _first_of(self._work(), self._see(), self._health.tick(), stop.wait())
+            parts = (self._work(), self._see(), self._rights.keep(), self._health.tick())
+            await _first_of(*parts, stop.wait())
         finally:
             # Nobody writes any more, so the next one may.
             await self._leader.release()

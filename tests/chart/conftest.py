@@ -4,7 +4,7 @@ import json
 import os
 import pathlib
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -60,7 +60,8 @@ def rendered(helm: Callable[..., str]) -> Callable[..., list[Document]]:
         if values:
             words += [f"--set-json={name}={json.dumps(value)}" for name, value in values.items()]
         text = helm("template", "fedtrain", CHART, *words)
-        return [document for document in yaml.safe_load_all(text) if document]
+        # libyaml's, as the definitions are long.
+        return [document for document in yaml.load_all(text, yaml.CSafeLoader) if document]
 
     return run
 
@@ -69,3 +70,23 @@ def only(documents: list[Document], kind: str, name: str = "fedtrain") -> Docume
     """The one of that kind and name."""
     (found,) = (d for d in documents if d["kind"] == kind and d["metadata"]["name"] == name)
     return found
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(dev_cluster: None) -> pathlib.Path:
+    from devcluster import cluster
+
+    return cluster.kubeconfig()
+
+
+@pytest.fixture(scope="session")
+def image(kubeconfig: pathlib.Path) -> Iterator[str]:
+    """The controller of this working tree, under a tag that never moves, as pods pull it."""
+    from devcluster import images, shell
+
+    built = "fedtrain/controller:test"
+    images.build(images.Build(tag=built, context=ROOT, target="controller"))
+    tag = f"fedtrain/controller:{shell.run('buildah', 'images', '--quiet', built).strip()}"
+    shell.run("buildah", "tag", built, tag)
+    yield images.load(tag)
+    shell.run("buildah", "rmi", tag)

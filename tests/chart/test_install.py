@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import yaml
 
+from tests.chart import settings
 from tests.chart.conftest import CHART, ROOT, Document
 
 DEFINITIONS = {"federatedtrainings.fedtrain.dev", "federatedrounds.fedtrain.dev"}
@@ -88,32 +89,22 @@ def test_the_plain_manifest_is_accepted_as_it_is(bare):
 
 
 @pytest.mark.apiserver
-def test_notes_name_the_next_command(bare):
-    said = bare.helm("install", "fedtrain", CHART, "--create-namespace")
-    assert "kubectl apply -n fedtrain-system -f examples/01-digits/federation.yaml" in said
+def test_an_api_server_accepts_everything_that_can_be_switched_on(bare, tmp_path):
+    """And knows every field, which helm does not ask. Monitors are of kinds that others install."""
+    here = {"watch__namespace": bare.namespace, "metrics__serviceMonitor__enabled": False}
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(settings.put_all(settings.EVERYTHING, **here)))
+    text = bare.helm("template", "fedtrain", CHART, "--values", file)
+    documents = [d for d in yaml.load_all(text, yaml.CSafeLoader) if d]
+    assert {"PodDisruptionBudget", "NetworkPolicy", "Pod"} < {d["kind"] for d in documents}
+    bare.kubectl("create", "namespace", bare.namespace)
+    bare.kubectl("create", "serviceaccount", "default")  # No controller is there to make it.
+    everything = {"apiVersion": "v1", "kind": "List", "items": documents}
+    words = ("--server-side", "--validate=strict", "--dry-run=server", "--filename=-")
+    bare.kubectl("apply", *words, document=everything)
 
 
 # The real thing.
-
-
-@pytest.fixture(scope="module")
-def kubeconfig(dev_cluster: None) -> pathlib.Path:
-    from devcluster import cluster
-
-    return cluster.kubeconfig()
-
-
-@pytest.fixture(scope="module")
-def image(kubeconfig: pathlib.Path) -> Iterator[str]:
-    """The controller of this working tree, under a tag that never moves, as pods pull it."""
-    from devcluster import images, shell
-
-    built = "fedtrain/controller:test"
-    images.build(images.Build(tag=built, context=ROOT, target="controller"))
-    tag = f"fedtrain/controller:{shell.run('buildah', 'images', '--quiet', built).strip()}"
-    shell.run("buildah", "tag", built, tag)
-    yield images.load(tag)
-    shell.run("buildah", "rmi", tag)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ def parts() -> SimpleNamespace:
         queue=SimpleNamespace(oldest=lambda: 0.0),
         leader=SimpleNamespace(leads=True, stands_by=True),
         watch=SimpleNamespace(stale=lambda: None, started=True),
+        rights=SimpleNamespace(lacking=lambda: iter(())),
         api=SimpleNamespace(answered_at=time.monotonic()),
         telemetry=Telemetry(),
     )
@@ -62,6 +63,12 @@ def test_a_silent_api_server_makes_unready_not_dead(parts, checked):
     parts.api.answered_at = time.monotonic() - 60
     assert list(checked.dead()) == []
     assert list(checked.unready()) == ["the API server has not answered for 60 s"]
+
+
+def test_a_right_that_is_lacking_makes_unready_not_dead(parts, checked):
+    parts.rights.lacking = lambda: iter(["the operator may not list pods in namespace here"])
+    assert list(checked.dead()) == []
+    assert list(checked.unready()) == ["the operator may not list pods in namespace here"]
 
 
 def test_an_api_server_that_never_answered_is_told(parts, checked):

@@ -162,6 +162,20 @@ async def test_a_process_that_loses_the_lease_ends_and_writes_nothing_more(stage
     assert left["spec"]["holderIdentity"] == "usurper"
 
 
+async def test_a_role_that_is_taken_away_makes_it_unready_with_no_training_there(stage, start):
+    operator = start("first")
+    await until(lambda: operator.get("/readyz") == (200, "ok\n"))
+    roles = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{stage.namespace}/roles"
+    role = await stage.api.request("GET", f"{roles}/operator")
+    narrow = [rule for rule in role["rules"] if rule["resources"] != ["pods"]]
+    await stage.api.request("PUT", f"{roles}/operator", role | {"rules": narrow})
+    await until(lambda: operator.get("/readyz")[0] == 503)
+    assert operator.get("/readyz")[1].startswith(
+        f"the operator may not list pods in namespace {stage.namespace}: bind the rules"
+    )
+    assert operator.get("/healthz") == (200, "ok\n"), "a restart would not help"
+
+
 async def test_it_can_watch_all_namespaces(stage, kubectl, tmp_path):
     log = tmp_path / "everywhere.log"
     operator = Replica(kubectl.kubeconfig, log, LEASE_NAMESPACE=stage.namespace)

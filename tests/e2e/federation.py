@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from devcluster import stack
+from devcluster import binaries, cluster, shell, stack
 
 NAMESPACE = "fedtrain-e2e"
 
@@ -123,3 +123,9 @@ def running_pod(name: str, *labels: str, seconds: float = 120) -> str:
 def kill(pod: str) -> None:
     """At once, as a crash would."""
     stack.kubectl("delete", "pod", pod, "-n", NAMESPACE, "--grace-period=0", "--force")
+
+
+def helm(verb: str, *words: str) -> str:
+    """A verb of helm for the release in that namespace."""
+    where = (f"--kubeconfig={cluster.kubeconfig()}", f"--namespace={NAMESPACE}")
+    return shell.run(binaries.built("helm"), verb, "fedtrain", *words, *where, seconds=240)

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from tests.faults.calls import Call, named, refusal, status
+from tests.faults.calls import BY_THE_CLOCK, RIGHTS, Call, named, refusal, status
 from tests.faults.faults import COUNTED, Fault
 from tests.faults.mirror import lines
 
@@ -104,14 +104,14 @@ class Proxy:
         call = Call(request.method, request.path, request.query.get("watch") in ("true", "1"))
         body = await request.read()
         group, resource, name = call.resource
-        if resource:
+        if resource and resource != RIGHTS:
             self.verbs.add((group, resource, call.verb))
         if self._ending:
             return _nothing(request)
         if call.watches:
             return await self._watch(request)
         where = f"{call.verb} {resource} {name or named(body)}".rstrip()
-        faults = [] if resource == "leases" else self._next("request", where)
+        faults = [] if resource in BY_THE_CLOCK else self._next("request", where)
         if call.writes:
             self.written.append(where)
             self.wrote_at = _now()

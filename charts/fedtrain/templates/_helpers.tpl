@@ -12,18 +12,42 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What selects the operator's pods, and never changes. */}}
-{{- define "fedtrain.selector" -}}
+{{/* What selects everything of this release, and never changes. */}}
+{{- define "fedtrain.instance" -}}
 app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
 app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* What selects the operator's pods, and never changes. */}}
+{{- define "fedtrain.selector" -}}
+{{ include "fedtrain.instance" . }}
 app.kubernetes.io/component: operator
 {{- end -}}
 
-{{- define "fedtrain.labels" -}}
+{{/* What every object has beside what selects it. */}}
+{{- define "fedtrain.about" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{ include "fedtrain.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{- define "fedtrain.labels" -}}
+{{ include "fedtrain.selector" . }}
+{{ include "fedtrain.about" . }}
+{{- end -}}
+
+{{/* Of a pod and of its container: what Pod Security calls restricted. */}}
+{{- define "fedtrain.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "fedtrain.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
 {{- end -}}
 
 {{- define "fedtrain.serviceAccount" -}}

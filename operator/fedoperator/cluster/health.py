@@ -12,6 +12,7 @@ from aiohttp import web
 
 from fedoperator.cluster.api import Api
 from fedoperator.cluster.leader import Leader
+from fedoperator.cluster.rights import Rights
 from fedoperator.cluster.telemetry import Telemetry
 from fedoperator.cluster.watch import Watch
 from fedoperator.cluster.workqueue import LOOK_LIMIT, Queue
@@ -33,11 +34,19 @@ class Health:
     """Asked by the kubelet; knows everybody, and nobody knows it."""
 
     def __init__(
-        self, *, queue: Queue, leader: Leader, watch: Watch, api: Api, telemetry: Telemetry
+        self,
+        *,
+        queue: Queue,
+        leader: Leader,
+        watch: Watch,
+        rights: Rights,
+        api: Api,
+        telemetry: Telemetry,
     ) -> None:
         self._queue = queue
         self._leader = leader
         self._watch = watch
+        self._rights = rights
         self._api = api
         self._telemetry = telemetry
         self._ticked_at = time.monotonic()
@@ -76,6 +85,7 @@ class Health:
             yield self.waits_for
         elif not self._watch.started:
             yield "the watches have not started yet"
+        yield from self._rights.lacking()
         silence = time.monotonic() - self._api.answered_at
         if math.isinf(silence):
             yield "the API server has not answered yet"
