@@ -84,11 +84,11 @@ class Run:
         if role == "train" and self.holds:
             return
         number = task.get("round", 0)
-        if role == "train" and self.lost.get(number) == task["participant"]:
-            if number not in self.failed:
-                self.failed.add(number)
-                await self.stage.fail(name, 75, "ScriptFailed", "as it was to")
-                return
+        fails = role == "train" and self.lost.get(number) == task["participant"]
+        if fails and number not in self.failed:
+            self.failed.add(number)
+            await self.stage.fail(name, 75, "ScriptFailed", "as it was to")
+            return
         result = self.stage.plausible(job)
         if role == "aggregate":
             result |= aggregated(number, [c[0] for c in task["candidates"]])
@@ -124,12 +124,13 @@ async def lived(kubeconfig: Path, folder: Path) -> Watched:
     log = folder / "operator.log"
     operator = Replica(kubeconfig, log, NAMESPACE=stage.namespace, LEASE_NAMESPACE=stage.namespace)
     try:
-        await leads(operator)
         with prometheus(f"127.0.0.1:{operator.port}", rules=[rules], every="2s") as server:
-            began = time.monotonic()
             run = Run(stage=stage, prometheus=server, lost={2: "north", 3: "west"})
+            leads = "fedtrain_operator_leader == 1 unless on () ALERTS"
+            await run.until(lambda: server.query(leads), "the operator leads, and all is quiet")
+            began = time.monotonic()
             scraped = await everything_happens(run, operator)
-            seconds = time.monotonic() - began + 1
+            seconds = time.monotonic() - began
             asked = expressions.expressions(stage.namespace, NAME, interval="8s")
             return Watched(
                 names=server.names(),
@@ -142,12 +143,6 @@ async def lived(kubeconfig: Path, folder: Path) -> Watched:
         operator.process.send_signal(signal.SIGCONT)
         operator.kill()
         await session.close()
-
-
-async def leads(operator: Replica) -> None:
-    async with asyncio.timeout(LIMIT):
-        while operator.metric("fedtrain_operator_leader") != 1:
-            await asyncio.sleep(0.1)
 
 
 async def everything_happens(run: Run, operator: Replica) -> str:
@@ -203,9 +198,8 @@ async def everything_happens(run: Run, operator: Replica) -> str:
 
 def stretches(courses: list[Course], alert: str) -> list[tuple[float, float]]:
     """From when to when an alert was firing, for whomever."""
-    times = sorted(
-        {t for labels, course in courses if labels["alertname"] == alert for t in course}
-    )
+    of_it = [course for labels, course in courses if labels["alertname"] == alert]
+    times = sorted({moment for course in of_it for moment in course})
     found: list[tuple[float, float]] = []
     for moment in times:
         if found and moment - found[-1][1] < 1.5 * EVERY:
