@@ -103,7 +103,7 @@ ONLY_IN_TROUBLE = {
     "fedtrain_round_lost_participants",
     "fedtrain_round_started_timestamp_seconds",
 }
-"""What a finished run without trouble and GPUs does not show; tests/cluster/test_watched.py does."""
+"""What a run without trouble and GPUs does not show; tests/cluster/test_watched.py does."""
 
 
 def real_updates_are_measured(

@@ -138,8 +138,13 @@ class Range(StatusModel):
     """Of a value that each accepted update has."""
 
     least: float
+    """Of all."""
+
     median: float
+    """Half of them are below."""
+
     most: float
+    """Of all."""
 
 
 class Measured(StatusModel):
