@@ -59,9 +59,10 @@ fmt: ## Format the code and mend what the linter can
 	$(RUN) ruff format .
 
 .PHONY: manifests
-manifests: ## Generate the CRDs, the rendered install and the table of values from their sources
+manifests: ## Generate the CRDs, the dashboards, the tables of metrics and values, the rendered install
 	$(RUN) python -m fedoperator.cli.crds
 	$(RUN) python charts/fedtrain/dashboards/generate.py
+	$(RUN) python -m manifests.metrics
 	$(RUN) python -m manifests.values
 	$(RUN) python -m manifests.render
 
