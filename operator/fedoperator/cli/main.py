@@ -19,7 +19,8 @@ Train one model over data that never leaves its owners.
   fedtrain validate federation.yaml           what is wrong with it, in sentences
   fedtrain run federation.yaml --out out      the whole federation on this machine
   kubectl apply -f federation.yaml            the same file on a cluster
-  fedtrain watch digits                       how it goes there"""
+  fedtrain watch digits                       how it goes there
+  fedtrain report digits                      how it went, as one page for a browser"""
 
 RUN = """\
 Run a FederatedTraining on this machine: processes stand in for pods, folders for volumes; what
@@ -39,6 +40,11 @@ Secret or ConfigMap is taken from your shell."""
 EXPORT = """\
 Write a global model into OUT: one safetensors file with the config and the tokenizer that travel
 with it, or an adapter with its adapter_config.json, for from_pretrained(OUT)."""
+
+REPORT = """\
+Write a training and its rounds as one page for a browser: how good by round, where the time went,
+who took part and who was dropped and why, the lineage. The file holds everything and asks nobody
+for anything, so it can be sent; it names participants and what their scripts said."""
 
 WATCH_EXITS = "exit codes: 0 succeeded, 1 failed or not there, 130 after Ctrl-C"
 
@@ -134,6 +140,21 @@ def parser() -> argparse.ArgumentParser:
     )
     export.set_defaults(act=_export)
 
+    report = commands.add_parser(
+        "report",
+        help="write a training as one page of HTML",
+        description=REPORT,
+        formatter_class=raw,
+    )
+    report.add_argument(
+        "name", metavar="NAME|DIR", help="of the FederatedTraining, or the --out of a fedtrain run"
+    )
+    report.add_argument("-n", "--namespace", help="that of the current context if left out")
+    report.add_argument(
+        "-o", dest="out", metavar="FILE", help="NAME.html if left out; - is standard output"
+    )
+    report.set_defaults(act=_report)
+
     result.add_argument("--version", action="version", version=VERSION)
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(act=_version)
@@ -162,6 +183,12 @@ def _export(options: argparse.Namespace) -> int:
     from fedoperator.cli import export
 
     return export.run(options)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from fedoperator.cli import report
+
+    return report.run(options)
 
 
 def _version(_: argparse.Namespace) -> int:

@@ -97,8 +97,9 @@ function told(curve, n, marked) {
   if (curve.centre[n] !== null) lines.push(`${curve.centreName}: ${curve.centre[n]}`);
   if (marked >= 0) lines.push(`${curve.own[marked][0]}: ${curve.own[marked][1][n]}`);
   if (curve.least[n]) {
-    lines.push(`least: ${curve.least[n][1]}, ${curve.least[n][0]}`);
-    lines.push(`greatest: ${curve.greatest[n][1]}, ${curve.greatest[n][0]}`);
+    for (const [words, [name, value]] of [["least", curve.least[n]], ["greatest", curve.greatest[n]]]) {
+      lines.push(`${words}: ${value}${name && `, ${name}`}`);
+    }
   }
   return lines;
 }

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedoperator.api.round import Assignment, Record
 from fedoperator.api.training import TrainingSpec
@@ -18,7 +18,7 @@ Values = tuple[float | None, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extreme:
-    """The least or the greatest of a round, and whose it is."""
+    """The least or the greatest of a round, and whose it is; nobody's if only a range is known."""
 
     name: str
     value: float
@@ -83,22 +83,34 @@ def measured(spec: TrainingSpec, records: Sequence[Record]) -> tuple[list[Curve]
 
 
 def of_updates(records: Sequence[Record]) -> list[Curve]:
-    """What inspection measured of the updates themselves, where the records have it."""
-    wanted: tuple[tuple[str, str, str, Callable[[Assignment], object]], ...] = (
-        ("norm", "norm of the updates", "Euclidean, of all parameters", _field("norm")),
-        ("cosine", "cosine to the mean update", "1: the same direction", _field("cosine")),
+    """What inspection measured of the updates themselves, where the records have it: of each, or,
+    in a large round, the range of all."""
+    wanted = (
+        ("norm", "norm of the updates", "Euclidean, of the parameters of each accepted update"),
+        (
+            "cosine",
+            "cosine of the updates",
+            "to what the round made of them; 1: the same direction",
+        ),
     )
-    found = [
-        curve(
-            f"update-{key}",
-            title,
-            subtitle,
-            ("median", [_median(values) for values in rounds]),
-            rounds,
+    found = []
+    for key, title, subtitle in wanted:
+        if key not in Assignment.model_fields:
+            continue
+        rounds = [_values(r.status.participants, _field(key)) for r in records]
+        ranges = [getattr(r.status.measured, f"{key}s", None) for r in records]
+        medians = [
+            _median(values) if given is None else finite(given.median)
+            for values, given in zip(rounds, ranges, strict=True)
+        ]
+        one = curve(f"update-{key}", title, subtitle, ("median", medians), rounds)
+        found.append(
+            replace(
+                one,
+                least=_or_of_all(one.least, [g and g.least for g in ranges]),
+                greatest=_or_of_all(one.greatest, [g and g.most for g in ranges]),
+            )
         )
-        for key, title, subtitle, read in wanted
-        for rounds in [[_values(r.status.participants, read) for r in records]]
-    ]
     return [c for c in found if not c.is_empty]
 
 
@@ -172,6 +184,16 @@ def _extreme(values: Mapping[str, float], choose: Callable[..., str]) -> Extreme
         return None
     name = choose(sorted(values), key=lambda name: values[name])
     return Extreme(name=name, value=values[name])
+
+
+def _or_of_all(
+    named: Sequence[Extreme | None], values: Sequence[float | None]
+) -> tuple[Extreme | None, ...]:
+    """The end of a range, if nobody's own value is known."""
+    return tuple(
+        Extreme(name="", value=value) if one is None and value is not None else one
+        for one, value in zip(named, values, strict=True)
+    )
 
 
 def _median(values: Mapping[str, float]) -> float | None:

@@ -25,7 +25,7 @@ function canvas(place, width, height, label) {
 function ticks(low, high, count) {
   const raw = (high - low || 1) / Math.max(count, 1);
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].find((n) => n * power >= raw * 0.999) * power;
+  const step = [1, 2, 2.5, 5, 10].find((n) => n * power >= raw * 0.999) * power;
   const made = [];
   for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9; n++) {
     made.push(Number((n * step).toPrecision(12)));

@@ -4,17 +4,12 @@ const block = (x, y, width, height) => `M${x.toFixed(2)} ${y.toFixed(2)}h${Math.
 
 function axis(svg, x, low, high, width, top, bottom) {
   const count = Math.max(2, width / 110);
-  for (const value of ticks(low, high, count)) {
-    put(svg, "line", { x1: x(value), x2: x(value), y1: top, y2: bottom, class: "grid" });
-    put(svg, "text", { x: x(value), y: bottom + 14, class: "middle" }, clock(value, high));
+  const [unit, words] = high < 180 ? [1, "s"] : high < 10800 ? [60, "min"] : [3600, "h"];
+  for (const value of ticks(low / unit, high / unit, count)) {
+    const at = x(value * unit);
+    put(svg, "line", { x1: at, x2: at, y1: top, y2: bottom, class: "grid" });
+    put(svg, "text", { x: at, y: bottom + 14, class: "middle" }, `${value} ${words}`);
   }
-}
-
-/** Seconds on an axis that reaches to `high`. */
-function clock(value, high) {
-  if (high < 180) return `${value} s`;
-  if (high < 3 * 3600) return `${Number((value / 60).toFixed(1))} min`;
-  return `${Number((value / 3600).toFixed(1))} h`;
 }
 
 function drawTiming() {
@@ -97,7 +92,7 @@ function drawContributions(round) {
     const top = 18 + n * step, bar = top + (narrow ? 15 : 4), middle = bar + 5.5;
     put(svg, "text", narrow ? { x: left, y: top + 11, class: "name" } : { x: left - 8, y: top + 13, class: "name end" }, clip(name, narrow ? width / 7 : 38));
     const start = work.start === undefined ? null : work.start;
-    if (start !== null) put(svg, "line", { x1: x(0), x2: x(start), y1: middle, y2: middle, class: "wait" });
+    if (start !== null && kind === "training") put(svg, "line", { x1: x(0), x2: x(start), y1: middle, y2: middle, class: "wait" });
     const long = work.seconds || 0, lost = ["Failed", "Late", "Rejected", "Dropped"].includes(work.state);
     if (start !== null && !(lost && !long)) put(svg, "path", { d: block(x(start), bar, x(start + long) - x(start), 11), class: kind });
     if (evaluation && evaluation.start !== undefined) {
@@ -117,7 +112,7 @@ function drawContributions(round) {
   for (const [kind, words] of [["step", "preparation"], ["training", "training"], ["aggregating", "aggregation"], ["evaluating", "evaluation, from when it was ready"]]) {
     if (kinds.has(kind)) explain(legend, words, (small) => put(small, "rect", { y: 1, width: 14, height: 9, class: kind }));
   }
-  explain(legend, "invited, not ready yet", (small) => put(small, "line", { x1: 0, x2: 14, y1: 6, y2: 6, class: "wait" }));
+  explain(legend, "until its latest attempt was ready", (small) => put(small, "line", { x1: 0, x2: 14, y1: 6, y2: 6, class: "wait" }));
   point(svg, (px, py) => aboutRow(rows[Math.floor((py - 18) / step)]));
   return all.length - rows.length;
 }

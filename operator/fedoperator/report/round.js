@@ -48,18 +48,19 @@ function writeRound(round, undrawn) {
   const caption = table.createCaption();
   caption.textContent = `Contributions to round ${round.round}`;
   addRow(table.createTHead(), [
-    "participant", "state", ...["attempt", "samples", "weight", "seconds"].map(numeric),
+    "participant", "state", "reason", ...["attempt", "samples", "weight", "seconds"].map(numeric),
     ...trained.map((m) => numeric(`${m}, training`)), ...measured.map((m) => numeric(`${m}, model`)),
-    ...inspected.map(numeric), "digest", "reason", "what was said",
+    ...inspected.map(numeric), "what was said", "digest",
   ], true);
   const body = table.createTBody();
   for (const [p, e] of listed) {
     const w = p || e, of = (from, key) => ({ exact: from && (from.metrics || {})[key] });
     const row = addRow(body, [
-      w.name, p ? w.state : `${w.state} (evaluation)`, { exact: w.attempt }, { exact: p ? w.samples : undefined },
+      w.name, p ? w.state : `${w.state} (evaluation)`, w.reason, { exact: w.attempt }, { exact: p ? w.samples : undefined },
       { exact: w.weight }, { exact: w.seconds }, ...trained.map((m) => of(p, m)), ...measured.map((m) => of(e, m)),
-      ...inspected.map((key) => ({ exact: w[key] })), w.digest ? { code: w.digest } : "", w.reason, w.message,
+      ...inspected.map((key) => ({ exact: w[key] })), w.message, w.digest ? { code: w.digest } : "",
     ]);
+    row.children[row.children.length - 2].classList.toggle("said", Boolean(w.message));
     if (["Failed", "Late", "Rejected", "Dropped"].includes(w.state)) row.children[1].className = "failed";
   }
   const left = [];

@@ -43,13 +43,15 @@ def _plot(one: Curve, records: Sequence[Record]) -> str:
 def _curve_table(one: Curve, records: Sequence[Record]) -> str:
     heads = ["round#", f"{one.centre_name}#"]
     each = len(one.own) if len(one.own) <= _COLUMNS and not one.left_out else 0
-    heads += [f"{name}#" for name in one.own] if each else ["least#", "of", "greatest#", "of"]
+    ends = not each and any(one.least)
+    heads += [f"{name}#" for name in one.own] if each else []
+    heads += ["least#", "of", "greatest#", "of"] if ends else []
     rows: list[list[Cell]] = []
     for index, record in enumerate(records):
         row: list[Cell] = [record.spec.round, Exact(one.centre[index])]
         if each:
             row += [Exact(values[index]) for values in one.own.values()]
-        else:
+        elif ends:
             row += [*_end(one.least[index]), *_end(one.greatest[index])]
         rows.append(row)
     return markup.table(f"table-{one.key}", f"{one.title}, by round", heads, rows)

@@ -43,7 +43,9 @@ def _terms(figures: Figures) -> Iterator[tuple[str, str, str]]:
     training = figures.training
     status = training.status
     yield "how-far", "How far", _how_far(training)
-    yield "how-good", "How good", _how_good(figures)
+    of = status.evaluated_round
+    term = "How good" if of is None else f"How good, the model of round {of}"
+    yield "how-good", term, _how_good(figures)
     if status.phase != "Succeeded" and (status.reason or status.message):
         said = escape(f"{status.reason}: {status.message}" if status.reason else status.message)
         yield "why-not", "Why not further", said
@@ -79,8 +81,7 @@ def _how_good(figures: Figures) -> str:
         value = markup.cell(Exact(best_known.value))
         said = f"best so far: {escape(best_known.metric)} {value}, round {best_known.round}"
         parts.append(f"<div><small>{said}</small></div>")
-    after = f"<small>of round {status.evaluated_round}</small>"
-    return "".join(parts) + (after if status.evaluated_round is not None else "")
+    return "".join(parts)
 
 
 def _model(training: Training) -> str:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from fedoperator.api.round import Assignment, Record
+from fedoperator.report import curves
 
 Phase = Literal["Starting", "Initialising", "Training", "Aggregating", "Evaluating"]
 PHASES: tuple[Phase, ...] = ("Starting", "Initialising", "Training", "Aggregating", "Evaluating")
@@ -36,25 +37,28 @@ def spans(record: Record) -> tuple[Span, ...]:
     """What a round spent its time with, as far as the record tells.
 
     Starting lasts until the first pods are ready, Training until the aggregator is, Aggregating
-    until the model is published. Of evaluations only their beginnings are known: Evaluating is from
-    the first that was ready to the last, and what that one measured of itself. Where starts were
-    not kept (500 invited or more) Training holds that time, too.
+    until the model is published. When pods were ready is known of the latest attempts alone: if
+    everybody needed several, or it was not kept (500 invited or more), Training begins with the
+    round. Of evaluations, too, only the beginning is known: Evaluating is from the first that was
+    ready to the last, and what that one measured of itself.
     """
     status = record.status
     work: Phase = "Training" if record.spec.round else "Initialising"
     workers = status.participants if record.spec.round else _some(status.init)
-    readiness = _known(record, workers)
+    first = _first(record, [worker for worker in workers if worker.attempt == 1])
     aggregation = since(record, status.aggregation.started_at) if status.aggregation else None
     published = since(record, status.published_at)
-    kept = bool(readiness) or not workers
+    kept = first is not None or not workers
     begins: list[tuple[Phase, float | None]] = [
         ("Starting" if kept else work, 0.0),
-        (work, min(readiness, default=None)),
+        (work, first),
         ("Aggregating", aggregation),
     ]
     known = [(phase, begin) for phase, begin in begins if begin is not None]
-    # Without a published model the last phase goes on: what is known of it is that it began.
-    last = published if published is not None else max(b for _, b in known)
+    # Without a published model the last phase goes on, and is known up to what began last.
+    last = published
+    if last is None:
+        last = max([begin for _, begin in known] + _moments(record, workers))
     found, at = [], 0.0
     for number, (phase, _) in enumerate(known):
         end = known[number + 1][1] if number + 1 < len(known) else last
@@ -66,20 +70,27 @@ def spans(record: Record) -> tuple[Span, ...]:
 
 
 def _evaluating(record: Record, published: float) -> tuple[Span, ...]:
-    begins = _known(record, record.status.evaluation)
-    if not begins:
+    evaluation = record.status.evaluation
+    first = _first(record, evaluation)
+    if first is None:
         return ()
-    ends = [
-        begin + (e.seconds or 0.0)
-        for e in record.status.evaluation
-        if (begin := since(record, e.started_at)) is not None
+    end = max(_moments(record, evaluation))
+    return (Span("Evaluating", max(first, published), max(end, published)),)
+
+
+def _first(record: Record, assignments: Iterable[Assignment]) -> float | None:
+    """When the first of them was ready."""
+    moments = [a.started_at for a in assignments if a.started_at is not None]
+    return since(record, min(moments, default=None))
+
+
+def _moments(record: Record, assignments: Iterable[Assignment]) -> list[float]:
+    """The last that is known of each."""
+    return [
+        begin + (curves.finite(a.seconds) or 0.0)
+        for a in assignments
+        if (begin := since(record, a.started_at)) is not None
     ]
-    return (Span("Evaluating", max(min(begins), published), max(max(ends), published)),)
-
-
-def _known(record: Record, assignments: Iterable[Assignment]) -> list[float]:
-    moments = (since(record, a.started_at) for a in assignments)
-    return [moment for moment in moments if moment is not None]
 
 
 def _some(assignment: Assignment | None) -> list[Assignment]:
