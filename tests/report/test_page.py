@@ -25,6 +25,12 @@ def read(training: Training, records: Sequence[Record] = ()) -> Page:
     return Page(page.html(training, records))
 
 
+def repeated(record: Record, rounds: int) -> list[Record]:
+    """Rounds from 1 on that went like this one."""
+    specs = (record.spec.model_copy(update={"round": n}) for n in range(1, rounds + 1))
+    return [record.model_copy(update={"spec": spec}) for spec in specs]
+
+
 def two_rounds() -> list[Record]:
     return [
         a_round(
@@ -197,11 +203,7 @@ def test_a_thousand_participants_and_five_hundred_rounds_stay_a_page() -> None:
     names = [f"site-{n:04d}" for n in range(1000)]
     shared = [accepted(n, metrics={"loss": i / 7}) for i, n in enumerate(names)]
     shared[-1] = failed("site-0999", message="x" * 2000)
-    first = a_round(1, *shared, metrics={"accuracy": 0.5})
-    records = [
-        first.model_copy(update={"spec": first.spec.model_copy(update={"round": n})})
-        for n in range(1, 501)
-    ]
+    records = repeated(a_round(1, *shared, metrics={"accuracy": 0.5}), 500)
     text = page.html(a_training(*names, rounds=500), records)
     assert len(text) < 8_000_000
     found = Page(text)
@@ -217,7 +219,7 @@ def test_a_thousand_participants_and_five_hundred_rounds_stay_a_page() -> None:
 
 
 def test_of_more_rounds_than_a_page_holds_the_last_are_there() -> None:
-    records = [a_round(n, accepted("north")) for n in range(1, figures.ROUNDS + 3)]
+    records = repeated(a_round(1, accepted("north")), figures.ROUNDS + 2)
     found = read(a_training(), records)
     assert found.figures["trained"][0] == 3
     assert "Left out: 2 earlier rounds" in found.words
