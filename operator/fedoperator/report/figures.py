@@ -112,6 +112,7 @@ def _round(record: Record, figures: Figures) -> dict[str, Any]:
         "quorum": timing.since(record, status.quorum_at),
         "published": timing.since(record, status.published_at),
         "invited": len(status.participants),
+        "accepted": sum(p.state == "Accepted" for p in status.participants),
         "leftOut": len(status.participants) - len(shown),
         "participants": [_assignment(record, p) for p in shown],
         "steps": [

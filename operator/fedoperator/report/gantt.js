@@ -26,13 +26,14 @@ function drawTiming() {
   const highlight = put(svg, "rect", { x: 0, width, height: step, class: "row" });
   axis(svg, x, 0, high, width - left, 2, bottom);
   const paths = Object.fromEntries(found.phases.map((phase) => [phase, ""]));
+  const every = [1, 2, 5, 10, 20, 50, 100].find((n) => n * step >= 13) || 200;
   rounds.forEach((r, n) => {
     for (const [phase, start, end] of r.spans) {
-      const thin = phase === "Evaluating" ? 0.45 : 0.72;
-      paths[phase] += block(x(base(r) + start), 4 + n * step + step * (phase === "Evaluating" ? 0.5 : 0.14), x(end) - x(start), (step * thin).toFixed(2));
+      // Evaluation is lower, being beside the next round; where rows are thin nothing is between them.
+      const [from, high] = step < 5 ? [0, 1] : phase === "Evaluating" ? [0.5, 0.45] : [0.14, 0.72];
+      paths[phase] += block(x(base(r) + start), 4 + (n + from) * step, x(end) - x(start), (step * high).toFixed(2));
     }
-    const every = Math.ceil(14 / step);
-    if (n % every === 0) put(svg, "text", { x: left - 8, y: 4 + (n + 0.5) * step + 4, class: "end" }, r.round);
+    if (r.round % every === 0) put(svg, "text", { x: left - 8, y: 4 + (n + 0.5) * step + 4, class: "end" }, r.round);
   });
   for (const phase of found.phases) if (paths[phase]) put(svg, "path", { d: paths[phase], class: phase });
   const legend = figure.querySelector(".legend");

@@ -58,8 +58,8 @@ if (found.rounds.length) {
   document.getElementById("later").addEventListener("click", () => move(1));
   for (const input of document.querySelectorAll("[name=clock]")) input.addEventListener("change", () => { drawTiming(); choose(chosen()); });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hush(); });
-  drawStrips();
   draw();
+  drawStrips();
   let width = innerWidth, waiting = 0;
   addEventListener("resize", () => {
     if (innerWidth === width) return; // a phone's address bar that comes and goes

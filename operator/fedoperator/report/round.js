@@ -67,9 +67,8 @@ function writeRound(round, undrawn) {
   if (round.leftOut) left.push(`${round.leftOut} contributions of ${round.invited} are left out: accepted, and quicker than these.`);
   if (undrawn > 0) left.push(`${undrawn} of these rows are not drawn above.`);
   document.getElementById("round-note").textContent = left.join(" ");
-  const accepted = round.participants.filter((p) => p.state === "Accepted").length;
-  document.getElementById("told").textContent = round.leftOut ? `${round.phase}, ${round.invited} invited`
-    : round.invited ? `${round.phase}, ${accepted} of ${round.invited} accepted` : round.phase;
+  document.getElementById("told").textContent = round.invited
+    ? `${round.phase}, ${round.accepted} of ${round.invited} accepted` : round.phase;
 }
 
 // The marks of a strip: shapes differ as well as colours. (x, y, size) → a path.

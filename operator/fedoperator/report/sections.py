@@ -174,7 +174,7 @@ def left_out(figures: Figures) -> str:
     if figures.earlier:
         parts.append(f"{figures.earlier} earlier rounds (a page holds the last {ROUNDS})")
     first = figures.records[0].spec.round if figures.records else 0
-    if first > 0 and not figures.earlier:
+    if first > 1 and not figures.earlier:
         parts.append(f"rounds before {first}, whose records are deleted (spec.history)")
     if any(len(r.status.participants) > figures.contributions for r in figures.records):
         parts.append(
