@@ -49,6 +49,7 @@ def a_round(
         "publishedAt": moment(begin + 30),
         "aggregation": {"state": "Reported", "startedAt": moment(begin + 25), "seconds": 4.0},
         "globalModel": {**model, "digest": f"sha256:{number:064x}"},
+        "durations": {"Training": 25.0, "Aggregating": 5.0},
         "participants": list(participants),
         **status,
     }

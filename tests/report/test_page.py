@@ -63,7 +63,7 @@ def test_the_tables_hold_the_figures_of_the_records_exactly() -> None:
         "2/3",
     ]
     assert tables["table-time"][1][2:] == [
-        "5.000", "", "20.000", "5.000", "", "30.000", "2/3", "", "4096", "1048576",
+        "5.000", "20.000", "5.000", "30.000", "2/3", "", "4096", "1048576",
     ]  # fmt: skip
 
 
@@ -90,6 +90,29 @@ def test_plots_are_drawn_of_the_same_figures() -> None:
         "metrics": {"loss": 0.25},
         "digest": lab.DIGEST,
     }
+
+
+def test_norms_and_cosines_are_drawn_of_each_update_or_of_the_range_of_all() -> None:
+    ranges = {
+        "norms": {"least": 1.0, "median": 2.0, "most": 8.0},
+        "cosines": {"least": -0.5, "median": 0.5, "most": 0.75},
+    }
+    records = [
+        a_round(
+            1,
+            accepted("north", norm=0.125, cosine=1.0),
+            accepted("south", norm=0.5, cosine=0.0),
+        ),
+        a_round(2, accepted("north"), accepted("south"), measured=ranges),
+    ]
+    found = read(a_training(), records)
+    norm = found.figures["curves"]["update-norm"]
+    assert norm["centre"] == [0.3125, 2.0]
+    assert norm["own"] == [["north", [0.125, None]], ["south", [0.5, None]]]
+    assert norm["least"] == [["north", 0.125], ["", 1.0]]
+    assert found.figures["curves"]["update-cosine"]["greatest"] == [["north", 1.0], ["", 0.75]]
+    assert found.tables["table-update-norm"][1] == ["1", "0.3125", "0.125", "0.5"]
+    assert found.figures["rounds"][0]["participants"][1]["norm"] == 0.5
 
 
 def test_a_metric_of_nought_is_a_figure() -> None:
@@ -163,9 +186,9 @@ def test_a_training_that_has_not_begun_says_so() -> None:
 
 def test_a_first_round_under_way_has_no_figure_that_nobody_measured() -> None:
     running = {"name": "north", "state": "Running", "startedAt": lab.moment(4)}
-    record = a_round(
-        1, running, phase="Training", publishedAt=None, globalModel=None, aggregation=None
-    )
+    unfinished = {"publishedAt": None, "globalModel": None, "aggregation": None}
+    since = {"phase": "Training", "phaseSince": lab.moment(0), "durations": {}}
+    record = a_round(1, running, **unfinished, **since)
     found = read(a_training(phase="Training", round=1, startedAt=lab.moment(-5)), [record])
     assert "No round has measured anything yet." in found.words
     assert found.figures["rounds"][0]["spans"] == [["Starting", 0, 4]]

@@ -95,8 +95,6 @@ def of_updates(records: Sequence[Record]) -> list[Curve]:
     )
     found = []
     for key, title, subtitle in wanted:
-        if key not in Assignment.model_fields:
-            continue
         rounds = [_values(r.status.participants, _field(key)) for r in records]
         ranges = [getattr(r.status.measured, f"{key}s", None) for r in records]
         medians = [
@@ -169,7 +167,7 @@ def _values(
 
 
 def _field(name: str) -> Callable[[Assignment], object]:
-    return lambda assignment: getattr(assignment, name, None)
+    return lambda assignment: getattr(assignment, name)
 
 
 def _outermost(names: Sequence[str], rounds: Sequence[Mapping[str, float]]) -> list[str]:

@@ -151,8 +151,8 @@ def _assignment(record: Record, assignment: Assignment) -> dict[str, Any]:
         "metrics": {
             k: v for k, v in sorted(assignment.metrics.items()) if curves.finite(v) is not None
         },
-        "norm": curves.finite(getattr(assignment, "norm", None)),
-        "cosine": curves.finite(getattr(assignment, "cosine", None)),
+        "norm": curves.finite(assignment.norm),
+        "cosine": curves.finite(assignment.cosine),
         "digest": assignment.digest,
         "reason": assignment.reason,
         "message": _short(assignment.message or assignment.last_failure),

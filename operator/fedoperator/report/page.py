@@ -79,8 +79,8 @@ def _body(found: figures.Figures) -> str:
 
 
 _TIME = """<figure id="timing"><figcaption><p>Starting: until the first pods are ready. Training:
-until the aggregator is. Evaluating is beside the next round, from the first evaluator that was
-ready to the last. Choose a round to see it below.</p>
+until all are settled, or the deadline. Aggregating: until the model is published. Evaluating is
+beside the next round. Choose a round to see it below.</p>
 <fieldset><legend>Rounds begin</legend>
 <label><input type="radio" name="clock" value="aligned" checked> side by side</label>
 <label><input type="radio" name="clock" value="clock"> by the clock</label></fieldset></figcaption>

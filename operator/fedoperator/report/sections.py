@@ -63,31 +63,45 @@ def _end(extreme: Extreme | None) -> tuple[Cell, Cell]:
 
 def time(figures: Figures) -> str:
     """The table under the Gantt chart of all rounds."""
-    heads = ["round#", "began (UTC)", *(f"{phase}, s#" for phase in timing.PHASES)]
+    spent = [
+        {span.phase: span.seconds for span in timing.spans(record)} for record in figures.records
+    ]
+    phases = [phase for phase in timing.PHASES if any(phase in each for each in spent)]
+    heads = ["round#", "began (UTC)", *(f"{phase}, s#" for phase in phases)]
     heads += ["to the model, s#", "accepted", "misses#", "bytes read#", "peak memory#"]
-    rows = (_time_row(record) for record in figures.records)
+    accelerated = any(record.status.accelerators for record in figures.records)
+    heads += ["accelerators held, s#", "used, s#"] if accelerated else []
+    rows = []
+    for record, each in zip(figures.records, spent, strict=True):
+        seconds = [_seconds(each.get(phase)) for phase in phases]
+        row = _time_row(record, seconds)
+        rows.append(row + _accelerators(record) if accelerated else row)
     return markup.table("table-time", "Seconds of each round by phase", heads, rows)
 
 
-def _time_row(record: Record) -> list[Cell]:
+def _time_row(record: Record, seconds: Sequence[Cell]) -> list[Cell]:
     status = record.status
-    spent = {span.phase: span.seconds for span in timing.spans(record)}
     measured = status.measured
     accepted = sum(p.state == "Accepted" for p in status.participants)
     return [
         record.spec.round,
         f"{status.started_at:%Y-%m-%d %H:%M:%S}" if status.started_at else None,
-        *(_seconds(spent.get(phase)) for phase in timing.PHASES),
+        *seconds,
         _seconds(timing.since(record, status.published_at)),
         f"{accepted}/{len(status.participants)}" if status.participants else "",
         status.misses or None,
-        Raw(f'<data value="{measured.bytes}">{markup.size(measured.bytes)}</data>')
-        if measured
-        else None,
-        Raw(f'<data value="{measured.peak_memory}">{markup.size(measured.peak_memory)}</data>')
-        if measured
-        else None,
+        _bytes(measured.bytes) if measured else None,
+        _bytes(measured.peak_memory) if measured else None,
     ]
+
+
+def _accelerators(record: Record) -> list[Cell]:
+    known = record.status.accelerators
+    return [None, None] if known is None else [_seconds(known.held), _seconds(known.used)]
+
+
+def _bytes(count: int) -> Cell:
+    return Raw(f'<data value="{count}">{markup.size(count)}</data>')
 
 
 def _seconds(value: float | None) -> Cell:

@@ -3,20 +3,26 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
 from fedoperator.api.round import Assignment, Record
 from fedoperator.report import curves
 
-Phase = Literal["Starting", "Initialising", "Training", "Aggregating", "Evaluating"]
-PHASES: tuple[Phase, ...] = ("Starting", "Initialising", "Training", "Aggregating", "Evaluating")
+PHASES = (
+    "Preparing",
+    "Starting",
+    "Initialising",
+    "Training",
+    "Suspended",
+    "Aggregating",
+    "Evaluating",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
     """A phase of a round; start and end in seconds since the round began."""
 
-    phase: Phase
+    phase: str
     start: float
     end: float
 
@@ -34,53 +40,48 @@ def since(record: Record, moment: datetime | None) -> float | None:
 
 
 def spans(record: Record) -> tuple[Span, ...]:
-    """What a round spent its time with, as far as the record tells.
+    """What a round spent its time with: its durations, one after the other.
 
-    Starting lasts until the first pods are ready, Training until the aggregator is, Aggregating
-    until the model is published. When pods were ready is known of the latest attempts alone: if
-    everybody needed several, or it was not kept (500 invited or more), Training begins with the
-    round. Of evaluations, too, only the beginning is known: Evaluating is from the first that was
-    ready to the last, and what that one measured of itself.
+    Starting is the part of Training, or Initialising, before the first pods were ready, if these
+    were of a first attempt and their start was kept. Suspended is behind Training, wherever it was.
+    Evaluating begins with the published model and is beside the next round. The phase that a round
+    is in is known up to what last began or ended in it.
     """
     status = record.status
-    work: Phase = "Training" if record.spec.round else "Initialising"
-    workers = status.participants if record.spec.round else _some(status.init)
-    first = _first(record, [worker for worker in workers if worker.attempt == 1])
-    aggregation = since(record, status.aggregation.started_at) if status.aggregation else None
-    published = since(record, status.published_at)
-    kept = first is not None or not workers
-    begins: list[tuple[Phase, float | None]] = [
-        ("Starting" if kept else work, 0.0),
-        (work, first),
-        ("Aggregating", aggregation),
-    ]
-    known = [(phase, begin) for phase, begin in begins if begin is not None]
-    # Without a published model the last phase goes on, and is known up to what began last.
-    last = published
-    if last is None:
-        last = max([begin for _, begin in known] + _moments(record, workers))
+    workers = list(status.participants) if record.spec.round else _some(status.init)
+    durations = dict(status.durations)
+    since_when = since(record, status.phase_since)
+    if status.phase != "Published" and since_when is not None:
+        known = max(_moments(record, workers), default=0.0) - since_when
+        durations[status.phase] = durations.get(status.phase, 0.0) + max(0.0, known)
     found, at = [], 0.0
-    for number, (phase, _) in enumerate(known):
-        end = known[number + 1][1] if number + 1 < len(known) else last
-        end = min(max(end, at), max(last, at))
-        if end > at:
-            found.append(Span(phase, at, end))
-        at = end
-    return (*found, *_evaluating(record, at))
+    for phase in PHASES:
+        if phase == "Evaluating":
+            at = max(at, since(record, status.published_at) or 0.0)
+        seconds = curves.finite(durations.get(phase)) or 0.0
+        if seconds > 0:
+            end = round(at + seconds, 3)
+            found += _split(Span(phase, at, end), _first(record, workers))
+            at = end
+    return tuple(found)
 
 
-def _evaluating(record: Record, published: float) -> tuple[Span, ...]:
-    evaluation = record.status.evaluation
-    first = _first(record, evaluation)
-    if first is None:
-        return ()
-    end = max(_moments(record, evaluation))
-    return (Span("Evaluating", max(first, published), max(end, published)),)
+def _split(span: Span, first: float | None) -> list[Span]:
+    if span.phase not in ("Training", "Initialising") or first is None:
+        return [span]
+    if not span.start < first <= span.end:
+        return [span]
+    parts = [Span("Starting", span.start, first), Span(span.phase, first, span.end)]
+    return [part for part in parts if part.seconds > 0]
 
 
 def _first(record: Record, assignments: Iterable[Assignment]) -> float | None:
-    """When the first of them was ready."""
-    moments = [a.started_at for a in assignments if a.started_at is not None]
+    """When the first of them was ready, if that was at its first attempt."""
+    moments = [
+        assignment.started_at
+        for assignment in assignments
+        if assignment.started_at is not None and assignment.attempt == 1
+    ]
     return since(record, min(moments, default=None))
 
 
