@@ -163,6 +163,22 @@ def test_hostile_texts_are_read_and_never_run(reader: Reader, tmp_path: Path) ->
     assert reader.complaints == []
 
 
+def test_what_is_measured_every_other_round_is_a_line(reader: Reader, tmp_path: Path) -> None:
+    metrics = [{"loss": 1 / n} if n % 2 == 0 else {} for n in range(1, 6)]
+    records = [
+        lab.a_round(n, lab.accepted("north", metrics=m), metrics=m)
+        for n, m in enumerate(metrics, 1)
+    ]
+    path = tmp_path / "page.html"
+    path.write_text(report_page.html(lab.a_training(), records))
+    with reader.reading(path.as_uri()) as page:
+        plot = page.locator("figure[data-curve=model-loss] .plot")
+        assert (plot.locator(".centre").get_attribute("d") or "").count("L") == 1
+        training = page.locator("figure[data-curve=training-loss] .plot")
+        assert (training.locator(".line.gap").get_attribute("d") or "").count("L") == 1
+    assert reader.complaints == []
+
+
 def test_a_page_that_complains_or_asks_outside_is_noticed(reader: Reader, tmp_path: Path) -> None:
     path = tmp_path / "bad.html"
     path.write_text(

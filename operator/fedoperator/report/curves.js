@@ -51,18 +51,20 @@ function drawCurve(figure) {
   }
   const at = (values) => values.map((v, n) => (v === null ? null : [x(rounds[n]), y(v)]));
   const ends = curve.least.map((e, n) => e && [x(rounds[n]), y(e[1]), y(curve.greatest[n][1])]);
-  for (const run of runs(ends)) {
-    const back = run.map(([px, , py]) => [px, py]).reverse();
-    put(svg, "path", { d: `${path([...run, ...back])}Z`, class: "band" });
-  }
+  // Not every round measures, and not everybody is in every round: what is known is connected, and of
+  // participants dotted where it is not known.
+  const band = ends.filter(Boolean);
+  const back = band.map(([px, , py]) => [px, py]).reverse();
+  if (band.length > 1) put(svg, "path", { d: `${path([...band, ...back])}Z`, class: "band" });
   const lines = curve.own.map(([name, values]) => {
-    const points = at(values);
+    const points = at(values), known = points.filter(Boolean);
+    if (known.length < points.length) put(svg, "path", { d: path(known), class: "line gap" });
     const line = put(svg, "path", { d: path(points), class: "line", "data-name": name });
     dots(svg, points, "dot own", 1.4, true);
     return [line, points];
   });
   const centre = at(curve.centre);
-  put(svg, "path", { d: path(centre), class: "centre" });
+  put(svg, "path", { d: path(centre.filter(Boolean)), class: "centre" });
   dots(svg, centre, "dot", rounds.length <= 40 ? 2.6 : 2, rounds.length > 40);
   const last = (points) => points.filter(Boolean).pop();
   const texts = named.length ? lines.map(([, points], n) => [named[n], last(points), "name own"]) : [];
@@ -109,12 +111,6 @@ function dots(svg, points, kind, r, alone) {
   points.forEach((p, n) => {
     if (p && !(alone && (points[n - 1] || points[n + 1]))) put(svg, "circle", { cx: p[0], cy: p[1], r, class: kind });
   });
-}
-
-function runs(points) {
-  const made = [[]];
-  for (const p of points) if (p) made[made.length - 1].push(p); else made.push([]);
-  return made.filter((run) => run.length > 1);
 }
 
 const clip = (text, most) => (text.length > most ? `${text.slice(0, Math.max(1, most - 1))}…` : text);

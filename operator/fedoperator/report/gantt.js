@@ -95,7 +95,7 @@ function drawContributions(round) {
     const start = work.start === undefined ? null : work.start;
     if (start !== null && kind === "training") put(svg, "line", { x1: x(0), x2: x(start), y1: middle, y2: middle, class: "wait" });
     const long = work.seconds || 0, lost = ["Failed", "Late", "Rejected", "Dropped"].includes(work.state);
-    if (start !== null && !(lost && !long)) put(svg, "path", { d: block(x(start), bar, x(start + long) - x(start), 11), class: kind });
+    if (start !== null && !(lost && !long)) put(svg, "path", { d: block(x(start), bar, Math.max(x(start + long) - x(start), long ? 0.8 : 3), 11), class: kind });
     if (evaluation && evaluation.start !== undefined) {
       put(svg, "path", { d: block(x(evaluation.start), bar, Math.max(x(evaluation.seconds || 0) - x(0), 3), 11), class: "evaluating" });
     }
@@ -110,10 +110,10 @@ function drawContributions(round) {
   const legend = figure.querySelector(".legend");
   legend.replaceChildren();
   const kinds = new Set(rows.flatMap((r) => [r.kind, ...(r.evaluation ? ["evaluating"] : [])]));
-  for (const [kind, words] of [["step", "preparation"], ["training", "training"], ["aggregating", "aggregation"], ["evaluating", "evaluation, from when it was ready"]]) {
+  for (const [kind, words] of [["step", "preparation and initial model, from when it was ready"], ["training", "training"], ["aggregating", "aggregation"], ["evaluating", "evaluation, from when it was ready"]]) {
     if (kinds.has(kind)) explain(legend, words, (small) => put(small, "rect", { y: 1, width: 14, height: 9, class: kind }));
   }
-  explain(legend, "until its latest attempt was ready", (small) => put(small, "line", { x1: 0, x2: 14, y1: 6, y2: 6, class: "wait" }));
+  if (kinds.has("training")) explain(legend, "until its latest attempt was ready", (small) => put(small, "line", { x1: 0, x2: 14, y1: 6, y2: 6, class: "wait" }));
   point(svg, (px, py) => aboutRow(rows[Math.floor((py - 18) / step)]));
   return all.length - rows.length;
 }

@@ -79,16 +79,15 @@ def brief(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`4.2 s`, `3 min 12 s`, `2 h 5 min`."""
+    """`4.2 s`, `3 min 12 s`, `2 h 5 min`; a figure and its unit are on one line."""
     if seconds < 59.95:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}\N{NO-BREAK SPACE}s"
     minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
     hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    return f"{hours // 24} d {hours % 24} h"
+    days, left = divmod(hours, 24)
+    parts = [(days, "d"), (left, "h")] if hours >= 48 else [(hours, "h"), (minutes, "min")]
+    parts = parts if hours else [(minutes, "min"), (rest, "s")]
+    return " ".join(f"{count}\N{NO-BREAK SPACE}{unit}" for count, unit in parts)
 
 
 def size(count: int) -> str:
