@@ -9,6 +9,7 @@ import yaml
 
 from fedoperator.cli import options as common
 from fedoperator.local.folder import Refused
+from fedtrain.contract import MANIFEST_FILE
 
 DESCRIPTION = """\
 Write a global model into OUT: one safetensors file with the config and the tokenizer that travel
@@ -50,8 +51,21 @@ def sdk(program: str, *arguments: str) -> int:
 def model_folder(given: Path) -> Path:
     """Of the global model: the folder itself, or of the last model of a `fedtrain run --out` DIR.
 
-    Raises Refused.
+    Raises Refused if there is no such model.
     """
+    folder = last_model(given)
+    try:
+        there = (folder / MANIFEST_FILE).exists()
+    except (OSError, ValueError):  # no name that a file could have
+        there = False
+    if not there:
+        how = "name global/ROUND/N, a downloaded folder, or the --out of a run"
+        raise Refused(f"{str(given)!r} holds no global model: {MANIFEST_FILE} is missing; {how}")
+    return folder
+
+
+def last_model(given: Path) -> Path:
+    """The folder of the last model of a run; `given` itself where that is none."""
     status = given / "status.yaml"
     try:
         if not status.exists():

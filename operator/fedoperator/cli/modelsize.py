@@ -49,7 +49,7 @@ def of(
 def read(given: Path, spec: TrainingSpec) -> Model:
     """Of a file, an index, a folder with either, or the folder of a run. Raises Refused."""
     try:
-        place = export.model_folder(given) if given.is_dir() else given
+        place = export.last_model(given) if given.is_dir() else given
         schema = place / SCHEMA_FILE
         if place.is_dir() and schema.is_file():
             return sizes.of_schema(json.loads(schema.read_text()))

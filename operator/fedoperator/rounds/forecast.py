@@ -18,10 +18,12 @@ from fedoperator.rounds.workloads import Workload
 from fedtrain.contract import Role
 
 _SUFFIXES = {"n": -3, "u": -2, "m": -1, "": 0, "k": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
-_MEMORY = 96 * 2**20
-"""Bytes of an aggregator that has loaded its program, measured."""
-_MEMORY_EACH = 1536 * 1024
-"""Bytes for each update that it reads, measured: its header and a piece in work."""
+_MEMORY = 64 * 2**20
+"""Bytes of an aggregator with two threads, whatever the size of the model and the number of its
+updates: 55 MiB were measured with 8 and with 64 (benchmarks/results/2026-11-28-aggregation.md)."""
+_STACK = 32 * 2**20
+"""Bytes for a piece of every update at once, where a rule puts values in order."""
+_ORDERING = ("Median", "TrimmedMean", "Bulyan")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +112,6 @@ def _with_bytes(result: Forecast, spec: TrainingSpec, play: Rehearsal, model: Mo
     if not play.whole:
         in_all = in_all * spec.rounds // play.played
     updates = [sizes.update_bytes(model, spec, p) for p in spec.participants]
-    most = max(len(names) for names in play.invited.values())
     return replace(
         result,
         model_bytes=sizes.file_bytes(model.tensors),
@@ -119,7 +120,7 @@ def _with_bytes(result: Forecast, spec: TrainingSpec, play: Rehearsal, model: Mo
         moved_in_all=in_all,
         peak=peak,
         end=end,
-        memory=_MEMORY + most * _MEMORY_EACH,
+        memory=_MEMORY + (_STACK if spec.strategy.name in _ORDERING else 0),
         folded=busiest.read[Role.AGGREGATE] - _base_bytes(model, spec, 1),
     )
 
