@@ -31,6 +31,9 @@ READY_SECONDS = 180.0
 LIFE_SECONDS = 3600
 """After which the pod ends without us: of a model too large to be copied in that time, no copy."""
 
+_HOPELESS = ("ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfig")
+"""Of a container that waits, what no waiting will change."""
+
 _SEND = """
 import sys, tarfile
 with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as archive:
@@ -145,6 +148,8 @@ def _wait(server: Server, name: str) -> None:
         if status.get("phase") == "Running":
             return
         why = _trouble(status) or why
+        if any(reason in why for reason in _HOPELESS):
+            raise Refused(f"the pod {name} did not start: {why}")
         if status.get("phase") in ("Failed", "Succeeded"):
             raise Refused(f"the pod {name} has ended: {status.get('message') or why}")
         time.sleep(0.3)
