@@ -59,8 +59,9 @@ fmt: ## Format the code and mend what the linter can
 	$(RUN) ruff format .
 
 .PHONY: manifests
-manifests: ## Generate the CRDs and the rendered install from their sources
+manifests: ## Generate the CRDs, the rendered install and docs/cli.md from their sources
 	$(RUN) python -m fedoperator.cli.crds
+	$(RUN) python -m fedoperator.cli.document
 	$(RUN) python charts/fedtrain/dashboards/generate.py
 	$(RUN) python -m manifests.render
 

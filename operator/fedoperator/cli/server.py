@@ -142,21 +142,28 @@ class Server:
         kind: str = "application/json",
         stream: bool = False,
     ) -> Any:
-        return self.client.call_api(
-            path,
+        accept = "*/*" if stream else "application/json"
+        method, url, headers, sent, _ = self.client.param_serialize(
             method,
+            path,
             query_params=list((query or {}).items()),
-            header_params={
-                "Accept": "*/*" if stream else "application/json",
-                **({} if body is None else {"Content-Type": kind}),
-            },
+            header_params={"Accept": accept} | ({} if body is None else {"Content-Type": kind}),
             body=body,
-            response_type="object",
             auth_settings=["BearerToken"],
-            _return_http_data_only=True,
-            _preload_content=not stream,
+        )
+        answer = self.client.call_api(
+            method,
+            url,
+            header_params=headers,
+            body=sent,
             _request_timeout=(10, None) if stream else _TIMEOUT,
         )
+        if stream and answer.status < 400:
+            return answer.response
+        text = answer.read()
+        if answer.status >= 400:
+            raise _client.client.ApiException(status=answer.status, reason=answer.reason, body=text)
+        return json.loads(text)
 
 
 def _once(act: Callable[[], T]) -> T:
