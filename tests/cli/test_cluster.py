@@ -204,3 +204,21 @@ def test_a_connection_that_is_refused_is_one_sentence(
         said = capsys.readouterr().err
         assert said.startswith("the API server cannot be reached: ")
         assert len(said.splitlines()) == 1
+
+
+def test_a_report_is_of_the_training_and_its_rounds_there(
+    place: Place, tmp_path: Path, capsys: Said
+) -> None:
+    place.fedtrain("apply", str(place.file))
+    place.status(phase="Training", round=2, metrics={"accuracy": 0.5}, evaluatedRound=1)
+    place.round(1, metrics={"accuracy": 0.5})
+    capsys.readouterr()
+    page = tmp_path / "page.html"
+    assert place.fedtrain("report", "digits", "-o", str(page)) == 0
+    assert capsys.readouterr().out == f"{page}\n"
+    text = page.read_text()
+    assert '<data value="0.5" title="0.5">0.5</data>' in text
+    assert "sha256:1" in text
+    assert place.fedtrain("report", "nonesuch", "-o", str(page)) == 1
+    assert capsys.readouterr().err.startswith("FederatedTraining nonesuch does not exist in")
+    assert page.read_text() == text

@@ -33,13 +33,14 @@ def act(options: argparse.Namespace) -> int:
         options.name, options.namespace, kubeconfig=options.kubeconfig, context=options.context
     )
     training = found.training()
-    text = page.html(training, found.records())
+    # Half a surrogate pair, which JSON can name, has no bytes.
+    text = page.html(training, found.records()).encode("utf-8", "replace")
     if options.out == "-":
-        sys.stdout.write(text)
+        sys.stdout.buffer.write(text)
         return 0
     path = Path(options.out or Path(f"{training.name}.html").name)
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(text)
     except OSError as error:
         remedy = "name a file that can be written with -o, or - for standard output"
         raise Refused(f"{path}: {error.strerror}; {remedy}") from error
