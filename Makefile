@@ -59,8 +59,9 @@ fmt: ## Format the code and mend what the linter can
 	$(RUN) ruff format .
 
 .PHONY: manifests
-manifests: ## Generate the CRDs, the dashboards, the tables of metrics and values, the rendered install
+manifests: ## Generate what is generated: CRDs, dashboards, the install, the pages of reference
 	$(RUN) python -m fedoperator.cli.crds
+	$(RUN) python -m fedoperator.cli.document
 	$(RUN) python charts/fedtrain/dashboards/generate.py
 	$(RUN) python -m manifests.metrics
 	$(RUN) python -m manifests.values
