@@ -54,7 +54,9 @@ function writeRound(round, undrawn) {
   ], true);
   const body = table.createTBody();
   for (const [p, e] of listed) {
-    const w = p || e, of = (from, key) => ({ exact: from && (from.metrics || {})[key] });
+    const w = p || e;
+    // Of its own: a metric may be called constructor.
+    const of = (from, key) => ({ exact: from && from.metrics && Object.hasOwn(from.metrics, key) ? from.metrics[key] : null });
     const row = addRow(body, [
       w.name, p ? w.state : `${w.state} (evaluation)`, w.reason, { exact: w.attempt }, { exact: p ? w.samples : undefined },
       { exact: w.weight }, { exact: w.seconds }, ...trained.map((m) => of(p, m)), ...measured.map((m) => of(e, m)),
