@@ -163,6 +163,25 @@ def test_hostile_texts_are_read_and_never_run(reader: Reader, tmp_path: Path) ->
     assert reader.complaints == []
 
 
+def test_metrics_may_have_any_name_and_any_size(reader: Reader, tmp_path: Path) -> None:
+    """Names that every object has, and values that no plot has room for or tells apart."""
+    extremes = {"constructor": 1.5, "toString": 1e300, "__proto__": 1.0}
+    others = {"toString": -1e300, "__proto__": 1.0000000000000002}
+    north, south = lab.accepted("north", metrics=extremes), lab.accepted("south", metrics=others)
+    path = tmp_path / "page.html"
+    path.write_text(report_page.html(lab.a_training(), [lab.a_round(1, north, south)]))
+    with reader.reading(path.as_uri()) as page:
+        assert page.locator("[data-curve] .plot svg").count() == 3
+        heads = page.locator("#table-round thead th").all_inner_texts()
+        rows = {row[0]: row for row in cells(page, "table-round")}
+        for name in extremes:
+            column = heads.index(f"{name}, training")
+            shown = [rows[who][column] for who in ("north", "south")]
+            expected = [extremes.get(name), others.get(name)]
+            assert [float(text) if text else None for text in shown] == expected
+    assert reader.complaints == []
+
+
 def test_what_is_measured_every_other_round_is_a_line(reader: Reader, tmp_path: Path) -> None:
     metrics = [{"loss": 1 / n} if n % 2 == 0 else {} for n in range(1, 6)]
     records = [

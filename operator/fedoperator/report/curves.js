@@ -7,7 +7,8 @@ function extent(curve) {
   for (const ends of [curve.least, curve.greatest]) known.push(...ends.map((e) => e && e[1]));
   const values = known.filter((v) => v !== null);
   const low = Math.min(...values), high = Math.max(...values);
-  const room = (high - low || Math.abs(high) || 1) * 0.06;
+  const size = Math.max(Math.abs(low), Math.abs(high));
+  const room = (high - low > size * 1e-9 ? high - low : size || 1) * 0.06;
   // A quantity that cannot be negative is not drawn as if it could be.
   return [low >= 0 ? Math.max(0, low - room) : low - room, high + room];
 }

@@ -27,7 +27,7 @@ function ticks(low, high, count) {
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 2.5, 5, 10].find((n) => n * power >= raw * 0.999) * power;
   const made = [];
-  for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9; n++) {
+  for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9 && made.length < 100; n++) {
     made.push(Number((n * step).toPrecision(12)));
   }
   return made;

@@ -81,9 +81,9 @@ def _body(found: figures.Figures) -> str:
 _TIME = """<figure id="timing"><figcaption><p>Starting: until the first pods are ready. Training:
 until all are settled, or the deadline. Aggregating: until the model is published. Evaluating is
 beside the next round. Choose a round to see it below.</p>
-<fieldset><legend>Rounds begin</legend>
+<div class="choice" role="radiogroup" aria-label="Where rounds begin"><span>Rounds</span>
 <label><input type="radio" name="clock" value="aligned" checked> side by side</label>
-<label><input type="radio" name="clock" value="clock"> by the clock</label></fieldset></figcaption>
+<label><input type="radio" name="clock" value="clock"> by the clock</label></div></figcaption>
 <div class="legend"></div><div class="plot"></div></figure>"""
 
 _ROUND = """<div class="chooser"><button type="button" id="earlier" aria-label="The round before">

@@ -45,22 +45,26 @@ function writeRound(round, undrawn) {
   const measured = keys(([, e]) => Object.keys((e && e.metrics) || {}));
   const inspected = ["norm", "cosine"].filter((key) => listed.some(([p]) => p && p[key] !== undefined));
   const numeric = (words) => ({ exact: words });
+  const why = listed.some(([p, e]) => (p || e).reason), said = listed.some(([p, e]) => (p || e).message);
+  const only = (wanted, cell) => (wanted ? [cell] : []);
   const caption = table.createCaption();
   caption.textContent = `Contributions to round ${round.round}`;
   addRow(table.createTHead(), [
-    "participant", "state", "reason", ...["attempt", "samples", "weight", "seconds"].map(numeric),
+    "participant", "state", ...only(why, "reason"), ...["attempt", "samples", "weight", "seconds"].map(numeric),
     ...trained.map((m) => numeric(`${m}, training`)), ...measured.map((m) => numeric(`${m}, model`)),
-    ...inspected.map(numeric), "what was said", "digest",
+    ...inspected.map(numeric), ...only(said, "what was said"), "digest",
   ], true);
   const body = table.createTBody();
   for (const [p, e] of listed) {
-    const w = p || e, of = (from, key) => ({ exact: from && (from.metrics || {})[key] });
+    const w = p || e;
+    // Of its own: a metric may be called constructor.
+    const of = (from, key) => ({ exact: from && from.metrics && Object.hasOwn(from.metrics, key) ? from.metrics[key] : null });
     const row = addRow(body, [
-      w.name, p ? w.state : `${w.state} (evaluation)`, w.reason, { exact: w.attempt }, { exact: p ? w.samples : undefined },
+      w.name, p ? w.state : `${w.state} (evaluation)`, ...only(why, w.reason), { exact: w.attempt }, { exact: p ? w.samples : undefined },
       { exact: w.weight }, { exact: w.seconds }, ...trained.map((m) => of(p, m)), ...measured.map((m) => of(e, m)),
-      ...inspected.map((key) => ({ exact: w[key] })), w.message, w.digest ? { code: w.digest } : "",
+      ...inspected.map((key) => ({ exact: w[key] })), ...only(said, w.message), w.digest ? { code: w.digest } : "",
     ]);
-    row.children[row.children.length - 2].classList.toggle("said", Boolean(w.message));
+    if (w.message) row.children[row.children.length - 2].className = "said";
     if (["Failed", "Late", "Rejected", "Dropped"].includes(w.state)) row.children[1].className = "failed";
   }
   const left = [];
