@@ -38,7 +38,7 @@ def test_describe_says_how_far_how_good_and_where_the_model_is(out: str, capsys:
     assert f"linear in {out} is Succeeded after" in said
     assert "2 of at most 2 rounds are published, by FedAvg." in said
     assert "The global model of round 2 has loss" in said
-    assert "What to do: fedtrain models download linear OUT" in said
+    assert f"What to do: fedtrain models download {out} OUT" in said
     assert "ROUND  PHASE" in said
 
 
