@@ -1,6 +1,9 @@
 """The commands beside a real API server, whose objects the tests change as an operator would."""
 
 import json
+import os
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -169,7 +172,7 @@ def test_plan_names_what_the_cluster_cannot_give(place: Place, capsys: Said) -> 
         "no node has nvidia.com/gpu 8 for a pod of hospital-a",
         "24 nvidia.com/gpu are held at the same time, and all nodes together have 4",
         "the claim hospital-a-data does not exist (data of hospital-a); create it",
-        "there is no StorageClass fast",
+        "exchange.storageClassName: there is no StorageClass fast",
         "there is no PriorityClass soon",
         "there is no RuntimeClass nvidia",
         "the quota small leaves 2 pods, and ",
@@ -222,3 +225,38 @@ def test_a_report_is_of_the_training_and_its_rounds_there(
     assert place.fedtrain("report", "nonesuch", "-o", str(page)) == 1
     assert capsys.readouterr().err.startswith("FederatedTraining nonesuch does not exist in")
     assert page.read_text() == text
+
+
+def test_who_may_not_look_is_told_in_one_sentence(
+    place: Place, capsys: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.must("create", "serviceaccount", "guest", "-n", place.namespace)
+    code, token = place.kubectl("create", "token", "guest", "-n", place.namespace)
+    assert code == 0, token
+    config = yaml.safe_load(Path(place.kubectl.kubeconfig).read_text())
+    config["users"][0]["user"] = {"token": token.strip()}
+    (tmp_path / "config").write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    for words in (("describe", "digits"), ("suspend", "digits"), ("apply", str(place.file))):
+        assert place.fedtrain(*words) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("the API server refuses: 403 federatedtrainings")
+        assert len(said.splitlines()) == 1
+    assert place.fedtrain("plan", str(place.file), "--cluster") == 0
+    assert "you may not list nodes: that is not looked at" in capsys.readouterr().out
+
+
+def test_kubectl_runs_it_as_a_plugin_and_completes_its_words(place: Place) -> None:
+    paths = os.pathsep.join(str(ROOT / name) for name in ("operator", "trainer"))
+    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": beside, "PYTHONPATH": paths}
+
+    def kubectl(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [place.kubectl.program, *words]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+    done = kubectl("fedtrain", "describe", "nothing", "-n", place.namespace)
+    assert done.returncode == 1
+    assert done.stderr.startswith("FederatedTraining nothing does not exist in namespace")
+    assert kubectl("fedtrain", "--help").stdout.startswith("usage: kubectl fedtrain")
+    assert kubectl("__complete", "fedtrain", "desc").stdout.splitlines()[0] == "describe"

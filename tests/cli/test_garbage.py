@@ -48,7 +48,7 @@ def _said(capfd: pytest.CaptureFixture[str], code: int, arguments: object) -> No
 
 
 patient = settings(
-    max_examples=80,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -45,7 +45,7 @@ def people(names: str, **fields: Any) -> list[dict[str, Any]]:
 TRAINER = {"image": "x", "command": ["python", "train.py"]}
 FEDERATIONS: dict[str, dict[str, Any]] = {
     "a random half, pruned, evaluated by all now and then": {
-        "rounds": 3,
+        "rounds": 2,
         "participants": people("abcd"),
         "selection": {"fraction": 0.5, "minimum": 2, "seed": 3},
         "keep": {"last": 2, "updates": 1},

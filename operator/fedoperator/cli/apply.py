@@ -1,7 +1,7 @@
 """`fedtrain apply FILE`: onto the cluster, checked first, and told what it changes."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedoperator.api import admission
 from fedoperator.api import training as training_api
@@ -9,6 +9,9 @@ from fedoperator.api.training import TrainingSpec
 from fedoperator.cli import changes, validate
 from fedoperator.cli import options as common
 from fedoperator.local.folder import Refused
+
+if TYPE_CHECKING:
+    from fedoperator.cli.server import Server
 
 DESCRIPTION = """\
 Create the training in FILE on a cluster, or change the one that has its name there. It is checked
@@ -42,29 +45,40 @@ def act(options: argparse.Namespace) -> int:
         where = f"{options.file}: metadata.namespace is {given}, and -n {options.namespace}"
         raise Refused(f"{where}; leave one of them out")
     server = Server(options.namespace or given, options.kubeconfig, options.context)
-    wanted = {**document, "metadata": {**metadata, "namespace": server.namespace}}
+    lines = applied(server, document, dry_run=options.dry_run)
     who = f"{metadata['name']} in namespace {server.namespace}"
-    found = server.get(training_api.PLURAL, metadata["name"])
     would = "would be " if options.dry_run else ""
-    if found is None:
-        if not options.dry_run:
-            server.create(wanted)
+    if lines is None:
         print(f"{who} {would}created")
-        return 0
+    elif not lines:
+        print(f"{who} is as the file says already")
+    else:
+        print("\n  ".join([f"{who} {would}changed:", *lines]))
+    return 0
+
+
+def applied(
+    server: "Server", document: dict[str, Any], *, dry_run: bool = False
+) -> list[str] | None:
+    """Create the training, or change the one that has its name; a line for each change, or None
+    where there was none before. Raises Refused, a line for each field that is fixed."""
+    metadata = document["metadata"]
+    wanted = {**document, "metadata": {**metadata, "namespace": server.namespace}}
+    found = server.get(training_api.PLURAL, metadata["name"])
+    if found is None:
+        if not dry_run:
+            server.create(wanted)
+        return None
     lines = _changed(found, wanted)
     if not lines:
-        print(f"{who} is as the file says already")
-        return 0
+        return lines
     problems = admission.problems(found, wanted)
     if problems:
-        raise Refused("\n".join(f"{options.file}: {problem}" for problem in problems))
-    if not options.dry_run:
+        raise Refused("\n".join(str(problem) for problem in problems))
+    if not dry_run:
         # With the version that was read: who has changed it meanwhile is not undone unseen.
         server.replace({**found, "spec": document["spec"], "metadata": _merged(found, metadata)})
-    print(f"{who} {would}changed:")
-    for line in lines:
-        print(f"  {line}")
-    return 0
+    return lines
 
 
 def _changed(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

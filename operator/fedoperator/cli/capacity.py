@@ -49,8 +49,12 @@ def shortfalls(training: Training, needs: Forecast, cluster: Cluster) -> Iterato
 
 def _nodes(needs: Forecast, nodes: tuple[Amounts, ...]) -> Iterator[str]:
     """Pods that fit on no node, and accelerators that all nodes together have not."""
+    told = set()
     for workload in needs.largest:
         wanted = forecast.each(workload)
+        if (_who(workload), *wanted.items()) in told:
+            continue  # it has been said of another role
+        told.add((_who(workload), *wanted.items()))
         if any(all(node.get(n, 0) >= amount for n, amount in wanted.items()) for node in nodes):
             continue
         lacking = [n for n, amount in wanted.items() if all(x.get(n, 0) < amount for x in nodes)]

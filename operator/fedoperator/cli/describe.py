@@ -39,7 +39,7 @@ def act(options: argparse.Namespace) -> int:
     if options.output == "json":
         common.print_json(document(training, records, events))
         return 0
-    for line in sentences(training, records, found.where):
+    for line in sentences(training, records, found.where, options.name):
         print(line)
     shown = [r for r in records if r.spec.round > 0][0 if options.all else -_ROUNDS :]
     if shown:
@@ -63,8 +63,10 @@ def act(options: argparse.Namespace) -> int:
     return 0
 
 
-def sentences(training: Training, records: Sequence[Record], where: str) -> Iterator[str]:
-    """The story in words."""
+def sentences(
+    training: Training, records: Sequence[Record], where: str, given: str
+) -> Iterator[str]:
+    """The story in words. given: what the user calls the training."""
     status = training.status
     yield f"{training.name} {where} is {_phase(training)}"
     yield _far(training)
@@ -92,7 +94,7 @@ def sentences(training: Training, records: Sequence[Record], where: str) -> Iter
     for (name, reason), count in why.most_common(3):
         if count > 1:
             yield f"{name} was missing {count} times for {reason}."
-    todo = _what_to_do(training)
+    todo = _what_to_do(training, given)
     if todo:
         yield f"What to do: {todo}"
 
@@ -109,9 +111,8 @@ def _far(training: Training) -> str:
     return f"{done} of at most {spec.rounds} rounds are published, by {spec.strategy.name}."
 
 
-def _what_to_do(training: Training) -> str:
-    name, status = training.name, training.status
-    match status.phase:
+def _what_to_do(training: Training, name: str) -> str:
+    match training.status.phase:
         case "Suspended":
             return f"fedtrain resume {name}"
         case "Succeeded":

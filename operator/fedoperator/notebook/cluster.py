@@ -10,12 +10,12 @@ from typing import Any, Self
 
 import pydantic
 
-from fedoperator.api import admission
 from fedoperator.api import round as round_api
 from fedoperator.api import training as training_api
 from fedoperator.api.base import GlobalModel
 from fedoperator.api.round import Record, record_name
-from fedoperator.api.training import Training, TrainingSpec
+from fedoperator.api.training import Training
+from fedoperator.cli import apply
 from fedoperator.cli.follow import problem_of
 from fedoperator.cli.server import Server
 from fedoperator.local import report
@@ -60,17 +60,7 @@ class ClusterRun(Run):
         metadata = document["metadata"]
         namespace = namespace or metadata.get("namespace")
         server = Server(namespace, kubeconfig, context, remedy=_REMEDY)
-        wanted = {**document, "metadata": {**metadata, "namespace": server.namespace}}
-        found = server.get(training_api.PLURAL, metadata["name"])
-        if found is None:
-            server.create(wanted)
-        elif TrainingSpec.model_validate(found["spec"]) != TrainingSpec.model_validate(
-            document["spec"]
-        ):
-            problems = admission.problems(found, wanted)
-            if problems:
-                raise Refused("\n".join(str(problem) for problem in problems))
-            server.replace({**found, "spec": document["spec"]})
+        apply.applied(server, document)
         return cls(metadata["name"], server.namespace, kubeconfig=kubeconfig, context=context)
 
     @property

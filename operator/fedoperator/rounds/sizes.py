@@ -121,10 +121,10 @@ def _published(name: str, dtype: str, shape: tuple[int, ...], spec: TrainingSpec
 
 
 def file_bytes(tensors: Iterable[Tensor]) -> int:
-    """Of a safetensors file: length, header filled to a multiple of 8, data."""
-    at, header = 0, {"__metadata__": {"format": "pt"}}
-    entries: dict[str, Any] = dict(header)
-    for tensor in tensors:
+    """Of a safetensors file: length, header filled to a multiple of 8, data, wider items first."""
+    at = 0
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    for tensor in sorted(tensors, key=lambda tensor: (-_ITEM[tensor.dtype], tensor.name)):
         place = [at, at + tensor.nbytes]
         entries[tensor.name] = {
             "dtype": tensor.dtype,
