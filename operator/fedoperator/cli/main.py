@@ -17,6 +17,7 @@ from fedoperator.cli import (
     plan,
     run,
     suspend,
+    track,
     validate,
     watch,
 )
@@ -27,7 +28,7 @@ VERSION = f"fedtrain {contract.VERSION}"
 PLUGIN = "kubectl-fedtrain"
 """The name under which kubectl runs us, as `kubectl fedtrain`."""
 
-VERBS = (validate, plan, run, apply, watch, describe, logs, models, export, suspend, diff)
+VERBS = (validate, plan, run, apply, watch, describe, logs, models, track, export, suspend, diff)
 
 PROLOGUE = """\
 Train one model over data that never leaves its owners.
