@@ -53,7 +53,7 @@ def test_every_value_is_in_the_schema_and_has_a_default():
     in_schema = set(names(json.loads((CHART / "values.schema.json").read_text()))) - {"global"}
     in_values = set(given(yaml.safe_load((CHART / "values.yaml").read_text())))
     assert not in_schema - in_values
-    free = ("resources.", "dashboard.labels.", "dashboard.annotations.")
+    free = ("resources.", "tracking.resources.", "dashboard.labels.", "dashboard.annotations.")
     assert not {name for name in in_values - in_schema if not name.startswith(free)}
 
 
