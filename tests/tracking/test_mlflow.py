@@ -15,6 +15,7 @@ from fedoperator.tracking import figures, mlflow
 from fedoperator.tracking.sending import TrackerRefuses
 from tests.local.conftest import Federation
 from tests.tracking.conftest import runs, steps, track
+from tests.tracking.test_tensorboard import read
 
 pytestmark = pytest.mark.processes
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -78,6 +79,18 @@ def test_the_run_says_what_was_trained_how_and_what_came_of_it(
     assert run.data.tags["fedtrain.initial.digest"] == first
     assert run.data.tags["fedtrain.phase"] == "Succeeded"
     assert run.info.run_id in (tracked.folder / "said").read_text()
+
+
+def test_tensorboard_is_shown_the_same(tracked: Federation) -> None:
+    (folder,) = (tracked.out / "tensorboard").iterdir()
+    assert folder.name.startswith("linear-")
+    shown = read(folder)
+    records = {record["spec"]["round"]: record["status"] for record in tracked.records}
+    losses = [(n, pytest.approx(records[n]["metrics"]["loss"])) for n in (1, 2)]
+    assert shown["global/loss"] == losses
+    samples = [(n, {p["name"]: p for p in records[n]["participants"]}["b"]) for n in (1, 2)]
+    assert shown["samples/b"] == [(n, pytest.approx(p["samples"])) for n, p in samples]
+    assert [step for step, _ in shown[figures.STEP]] == [0, 1, 2]
 
 
 def test_what_is_there_is_not_sent_again(tracked: Federation, client: Any, server: str) -> None:

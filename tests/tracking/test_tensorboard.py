@@ -10,7 +10,6 @@ import pytest
 from fedoperator.tracking import figures
 from fedoperator.tracking.sending import TrackerUnavailable
 from fedoperator.tracking.tensorboard import FILE, TensorBoard
-from tests.local.conftest import Federation
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 RUN = figures.Run(
@@ -49,19 +48,6 @@ def read(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def _value(event: Any) -> float:
     return float(event.tensor_proto.float_val[0])
-
-
-@pytest.mark.processes
-def test_a_run_writes_what_its_records_say(tracked: Federation) -> None:
-    (folder,) = (tracked.out / "tensorboard").iterdir()
-    assert folder.name.startswith("linear-")
-    shown = read(folder)
-    records = {record["spec"]["round"]: record["status"] for record in tracked.records}
-    losses = [(n, pytest.approx(records[n]["metrics"]["loss"])) for n in (1, 2)]
-    assert shown["global/loss"] == losses
-    samples = [(n, {p["name"]: p for p in records[n]["participants"]}["b"]) for n in (1, 2)]
-    assert shown["samples/b"] == [(n, pytest.approx(p["samples"])) for n, p in samples]
-    assert [step for step, _ in shown[figures.STEP]] == [0, 1, 2]
 
 
 def test_the_next_writer_goes_on_where_the_last_one_was(tmp_path: Path) -> None:

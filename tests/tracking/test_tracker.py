@@ -11,9 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
+from fedoperator.cli.server import Server
+from fedoperator.cli.tracker import Platform
 from fedoperator.tracking import figures
+from fedoperator.tracking.patient import Patient, Telling
 from tests.chart.test_tracking import READS
 from tests.tracking.conftest import track
+from tests.tracking.test_figures import Heard
 from tests.tracking.test_tensorboard import read
 
 pytestmark = pytest.mark.apiserver
@@ -174,3 +178,56 @@ def test_it_sends_the_rounds_of_those_who_ask_and_goes_on_after_it_was_killed(
     board = tmp_path / "boards" / hospitals.name / f"digits-{uid[:8]}"
     assert [step for step, _ in read(board)[figures.STEP]] == [0, 1, 2, 3]
     assert [path.name for path in board.parent.iterdir()] == [board.name]
+
+
+def test_one_training_by_its_name_is_sent_without_asking_for_it(
+    hospitals: Hospitals, tmp_path: Path
+) -> None:
+    uid = hospitals.training("digits")
+    hospitals.round("digits", uid, 0, 0.0)
+    hospitals.round("digits", uid, 1, 0.5)
+    words = ("digits", "-n", hospitals.name, "--tensorboard", tmp_path / "boards")
+    process = track(*words, KUBECONFIG=str(hospitals.kubeconfig))
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert out.startswith("digits is tracked by TensorBoard: ")
+    assert shown(tmp_path, hospitals.name, "digits", uid) == [(1, 0.5)]
+
+
+class Remembers(Heard):
+    """A tracker that remembers whom it was left by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left: list[str] = []
+
+    def abandon(self, run: figures.Run) -> None:
+        self.left.append(run.uid)
+
+
+def test_one_that_is_deleted_or_asks_no_more_is_left_and_one_that_is_over_is_not(
+    hospitals: Hospitals,
+) -> None:
+    uids = {
+        name: hospitals.training(name, tracking={"mlflow": {}})
+        for name in ("deleted", "silent", "over", "stays")
+    }
+    for name, uid in uids.items():
+        hospitals.round(name, uid, 0, 0.0)
+    hospitals.status("fedt", "over", phase="Failed", finishedAt=ENDED)
+    said: list[str] = []
+    sink = Remembers()
+    tracker = Patient("MLflow", sink, Telling(say=said.append, complain=said.append))
+    server = Server(hospitals.name, hospitals.kubeconfig)
+    platform = Platform(server, everywhere=False, trackers={"mlflow": tracker})
+    platform.look()
+    assert (sink.numbers, sink.left) == ([0, 0, 0, 0], [])
+    platform.look()
+    assert sink.numbers == [0, 0, 0, 0], "nothing is new"
+    for name in ("deleted", "over"):
+        hospitals("delete", "fedt", name, "-n", hospitals.name)
+    words = ("patch", "fedt", "silent", "-n", hospitals.name, "--type=merge", "-p")
+    hospitals(*words, '{"spec": {"tracking": null}}')
+    platform.look()
+    assert sorted(sink.left) == sorted([uids["deleted"], uids["silent"]])
+    assert len(said) == 4
