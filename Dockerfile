@@ -1,6 +1,7 @@
-# Two images from one file:
+# Images from one file:
 #
 #   docker build --target controller -t fedtrain/controller:dev .   # operator and aggregator: no torch
+#   docker build --target tracker    -t fedtrain/tracker:dev .      # the chart's tracking.enabled
 #   docker build --target trainer    -t fedtrain/trainer:dev .      # what participants run, or build FROM
 #
 # Any base with Python 3.11 or newer as `python3`, with its venv and pip, will do (for the
@@ -47,6 +48,17 @@ RUN python -m compileall -q /opt/fedtrain/code
 ENV HOME=/tmp LOGNAME=fedtrain
 USER 65532:65532
 CMD ["python", "-m", "fedoperator"]
+
+
+# The controller with the clients of trackers, which nothing else of it imports.
+FROM controller AS tracker
+USER root
+RUN python -m ensurepip \
+ && python -m pip install --no-cache-dir --constraint /opt/fedtrain/constraints.txt \
+        mlflow-skinny tensorboard \
+ && python -m pip uninstall --quiet --yes pip
+USER 65532:65532
+CMD ["python", "-m", "fedoperator.cli", "track", "--all"]
 
 
 # What is built FROM this installs more as root: USER root, RUN pip install ..., USER 65532:65532.

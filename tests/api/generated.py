@@ -28,6 +28,7 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "name of an environment variable": ("NCCL_DEBUG", "_", "a.b-c", "A" * 128),
     "digest": (f"sha256:{'0' * 64}",),
     "name of a queue": ("team-a", "0", "x" * 63),
+    "name of an experiment": ("digits", "Digits 2.0_a-b", "x" * 100),
     "key of a node's label": ("zone", "topology.kubernetes.io/zone", "A.b_c"),
     "pattern of names": ("*", "head.*", "[ab]?", "x" * 253),
 }

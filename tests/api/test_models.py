@@ -159,6 +159,10 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
                 if apart
                 else some(ditto=st.just({"pull": 0.1}), fineTune=st.just({})).filter(bool),
                 "keep": some(last=st.integers(2, 9), updates=st.integers(1, 9)),
+                "tracking": some(
+                    mlflow=some(experiment=st.sampled_from(["digits", "Digits 2.0"])),
+                    tensorboard=st.just({}),
+                ).filter(bool),
                 "security": some(runAsUser=st.none() | st.integers(1, 9), fsGroup=st.none()),
                 "suspend": st.booleans(),
             },

@@ -20,7 +20,7 @@ def named(requirements: list[str]) -> set[str]:
 
 def installed(target: str) -> set[str]:
     """What pip is asked for in one target of the Dockerfile."""
-    (stage,) = re.findall(rf"^FROM common AS {target}\n(.*?)(?=^FROM |\Z)", DOCKERFILE, re.M | re.S)
+    (stage,) = re.findall(rf"^FROM \w+ AS {target}\n(.*?)(?=^FROM |\Z)", DOCKERFILE, re.M | re.S)
     options = r"pip install --no-cache-dir --constraint \S+"
     asked = re.findall(options + r"((?:\s+(?:\\\n\s*)?[a-z][\w-]*)+)", stage)
     return named(" ".join(asked).replace("\\\n", " ").split())
@@ -36,13 +36,19 @@ def test_the_trainer_has_the_trainers_dependencies_and_no_kubernetes():
     assert installed("trainer") == named(PROJECT["dependencies"] + extras["trainer"])
 
 
+def test_the_tracker_is_the_controller_with_the_clients_of_trackers():
+    assert "\nFROM controller AS tracker\n" in DOCKERFILE
+    assert installed("tracker") == named(PROJECT["optional-dependencies"]["tracking"])
+
+
 def test_constraints_are_names_and_versions_and_nothing_else():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = [line for line in lines if not line.startswith("#")]
     assert all(re.fullmatch(r"[\w.-]+==[\w.!]+", pin) for pin in pins)
     names = [normal(pin.partition("==")[0]) for pin in pins]
     assert len(names) == len(set(names))
-    assert installed("controller") | installed("trainer") <= set(names)
+    images = ("controller", "tracker", "trainer")
+    assert set().union(*map(installed, images)) <= set(names)
 
 
 def test_the_context_holds_only_what_is_copied():

@@ -14,7 +14,15 @@ CODES = {*options.EXITS, 3}
 """Those that every help names, and the one that some of them add."""
 
 VERBS = ["validate", "plan", "apply", "watch", "describe", "logs", "suspend", "resume", "diff"]
-VERBS += ["export", "models list", "models download", "models verify", "models push", "run"]
+VERBS += [
+    "export",
+    "models list",
+    "models download",
+    "models verify",
+    "models push",
+    "track",
+    "run",
+]
 ODD = ["digits", "a/b", "no/such/folder", "-n", "--", "-o", "json", "--round", "-1", "3", "."]
 ODD += ["--parameters", "1e9", "7B", "--model", "--digest", "--participant", "\0", "x" * 300]
 ODD += ["--out", "--claim", "a=b", "--dry-run", "--role", "train", "..", "NAME", "\udcff"]

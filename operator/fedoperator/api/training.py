@@ -34,6 +34,7 @@ from fedoperator.api.personal import Ditto, FineTune, Personalization
 from fedoperator.api.scheduling import Scheduling
 from fedoperator.api.status import TrainingStatus
 from fedoperator.api.strategy import Strategy
+from fedoperator.api.tracking import Tracking
 from fedoperator.api.trainer import Trainer, TrainerFields, TrainerOverride, merged
 
 KIND = "FederatedTraining"
@@ -387,6 +388,7 @@ class TrainingSpec(Model):
     history: Annotated[int, Field(ge=2, le=10000)] = 1000
     """FederatedRounds kept; older ones are deleted."""
 
+    tracking: Tracking | None = None
     scheduling: Scheduling | None = None
     security: Security = Security()
     network: Network = Network()

@@ -18,6 +18,7 @@ from fedoperator.cli import (
     report,
     run,
     suspend,
+    track,
     validate,
     watch,
 )
@@ -38,6 +39,7 @@ VERBS = (
     logs,
     report,
     models,
+    track,
     export,
     suspend,
     diff,

@@ -17,6 +17,7 @@ from fedoperator.local.folder import Folder, Refused
 from fedoperator.local.machine import Machine
 from fedoperator.local.report import Report
 from fedoperator.local.signals import Signals
+from fedoperator.local.tracking import Tracking
 from fedoperator.rounds.machine import decide
 from fedoperator.rounds.plan import Plan
 
@@ -66,22 +67,30 @@ def run(options: Options) -> int:
             telling.say(remark)
         with Signals() as signals:
             children.news = signals.wake
+            tracking = Tracking(folder, training, telling)
             try:
-                return Shell(folder, training, children, telling).run(options, signals)
+                return Shell(folder, training, children, tracking, telling).run(options, signals)
             finally:
                 children.stop(hurry=lambda: len(signals.told) > 1)
                 telling.close()
+                tracking.end(hurry=lambda: bool(signals.told))
 
 
 class Shell:
     """One training in its folder, of which no one else changes anything."""
 
     def __init__(
-        self, folder: Folder, training: Training, children: Children, telling: Report
+        self,
+        folder: Folder,
+        training: Training,
+        children: Children,
+        tracking: Tracking,
+        telling: Report,
     ) -> None:
         self._folder = folder
         self._training = training
         self._children = children
+        self._tracking = tracking
         self._report = telling
         self._records: dict[int, Record] = {}
         self._forgotten = 0
@@ -97,6 +106,7 @@ class Shell:
             plan = self._decided()
             changed |= self._commit(plan)
             self._report.show(self._training, self._record(self._training.status.round))
+            self._tracking.tell()
             if changed:
                 signals.wait(_BREATH)
                 continue

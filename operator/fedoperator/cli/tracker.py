@@ -1,0 +1,199 @@
+"""`fedtrain track --all`: the platform's tracker. It reads, and writes nothing to the cluster.
+
+It asks for the metadata of all trainings every few seconds, and reads those that are new: rounds
+are kept in their records, so that nothing is lost between two looks, nor while it is not there.
+"""
+
+import argparse
+import functools
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+import kubernetes
+import pydantic
+import urllib3.exceptions
+
+from fedoperator.api import round as round_api
+from fedoperator.api import training as training_api
+from fedoperator.api.round import Record, record_name
+from fedoperator.api.training import Training
+from fedoperator.cli import server, tracking
+from fedoperator.cli.follow import problem_of
+from fedoperator.cluster import logs
+from fedoperator.local.folder import Refused
+from fedoperator.tracking import figures
+from fedoperator.tracking.figures import Run
+from fedoperator.tracking.patient import Patient, Telling
+from fedoperator.tracking.sending import TrackerRefuses
+
+POLL = 10.0
+CHUNK = 250
+METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+Key = tuple[str, str]
+
+log = logging.getLogger("fedoperator.tracker")
+TOLD = Telling(say=log.info, complain=log.warning)
+_client: Any = kubernetes
+
+
+def run(options: argparse.Namespace) -> int:
+    """Until SIGTERM. Raises Refused for what is wrong from the start."""
+    logs.configure("INFO")
+    tracking.quiet()
+    uri, logdir = options.mlflow or os.environ.get(tracking.URI), options.tensorboard
+    trackers = {}
+    try:
+        if uri:
+            trackers["mlflow"] = Patient(*tracking.mlflow(uri, below=True), TOLD)
+        if logdir is not None:
+            trackers["tensorboard"] = Patient(*tracking.tensorboard(logdir, below=True), TOLD)
+    except TrackerRefuses as refused:
+        raise Refused(str(refused)) from refused
+    if not trackers:
+        raise Refused(f"say where to: --mlflow URI (or {tracking.URI}), --tensorboard DIR")
+    asked = server.Server(options.namespace, options.kubeconfig, options.context)
+    platform = Platform(asked, everywhere=options.all_namespaces, trackers=trackers)
+    signal.signal(signal.SIGTERM, _stop)
+    log.info("tracks", extra={"trackers": ",".join(trackers), "namespace": platform.where})
+    while True:
+        platform.look()
+        time.sleep(POLL)
+
+
+def _stop(*_: object) -> None:
+    """At once: what is half sent is completed by the next one."""
+    sys.exit(0)
+
+
+class Platform:
+    """All trainings of a namespace, or of a cluster."""
+
+    def __init__(
+        self, asked: server.Server, *, everywhere: bool, trackers: dict[str, Patient]
+    ) -> None:
+        self._server = asked
+        self._trackers = trackers
+        self.where = "" if everywhere else asked.namespace
+        self._settled: dict[Key, tuple[str, str]] = {}
+        """By training, the uid and resourceVersion of which everything is sent."""
+        self._silent: dict[Key, tuple[str, int]] = {}
+        """Those that ask for no tracker, by uid and generation: their status is no news."""
+        self._runs: dict[Key, dict[str, Run]] = {}
+        """What is being sent, by training and tracker."""
+        self._lost = False
+
+    def look(self) -> None:
+        """One look at all of them. It raises nothing that passes."""
+        try:
+            listed = dict(self._listed())
+            for key, meta in sorted(listed.items()):
+                try:
+                    self._see(key, meta)
+                except pydantic.ValidationError as error:
+                    log.warning("%s/%s: %s", *key, problem_of(error))
+                    self._settled[key] = (meta["uid"], meta["resourceVersion"])
+            for key in self._runs.keys() - listed.keys():
+                self._leave(key, {})
+            for known in (self._settled, self._silent):
+                for key in known.keys() - listed.keys():
+                    del known[key]
+        except Refused as refused:
+            if not self._lost:
+                log.warning("%s; tries again", refused)
+            self._lost = True
+            return
+        self._lost = False
+
+    def _see(self, key: Key, meta: dict[str, Any]) -> None:
+        seen = (meta["uid"], meta["resourceVersion"])
+        spoken = (meta["uid"], meta.get("generation", 1))
+        if self._settled.get(key) == seen or self._silent.get(key) == spoken:
+            return
+        namespace, name = key
+        document = self._server.read(f"{server.GROUP}/namespaces/{namespace}/{_PLURAL}/{name}")
+        if document is None:
+            return  # gone since; the next list says so
+        training = Training.from_object(document)
+        asked = training.spec.tracking
+        wanted = [kind for kind in ("mlflow", "tensorboard") if getattr(asked, kind, None)]
+        wanted = [] if training.deleting and not training.status.terminal else wanted
+        run = figures.run(training)
+        self._leave(key, {kind: run for kind in wanted if kind in self._trackers})
+        if not wanted:
+            self._silent[key] = spoken
+            return
+        done = True
+        for kind in wanted:
+            if kind not in self._trackers:
+                log.warning("%s/%s asks for %s, which is not set up here", namespace, name, kind)
+                continue
+            done &= self._trackers[kind].update(training, functools.partial(self._record, training))
+        if done:
+            self._settled[key] = seen
+
+    def _leave(self, key: Key, now: dict[str, Run]) -> None:
+        """End the runs of which no more will be sent: gone, asked for no more, or elsewhere."""
+        for kind, before in list(self._runs.get(key, {}).items()):
+            after = now.get(kind)
+            same = after is not None and (after.uid, after.experiment) == (
+                before.uid,
+                before.experiment,
+            )
+            if same:
+                continue
+            if before.state != "Running":
+                self._trackers[kind].forget(before.uid)
+            elif not self._trackers[kind].abandon(before):
+                now.setdefault(kind, before)  # and again at the next look
+        if now:
+            self._runs[key] = now
+        else:
+            self._runs.pop(key, None)
+
+    def _record(self, training: Training, number: int) -> Record | None:
+        name = record_name(training.name, number)
+        path = f"{server.GROUP}/namespaces/{training.namespace}/{round_api.PLURAL}/{name}"
+        return tracking.owned(self._server.read(path), training)
+
+    def _listed(self) -> list[tuple[Key, dict[str, Any]]]:
+        """The metadata, and no more, of all trainings. Raises Refused."""
+        below = f"/namespaces/{self.where}" if self.where else ""
+        query, found = {"limit": str(CHUNK)}, []
+        while True:
+            answer = self._asked(f"{server.GROUP}{below}/{_PLURAL}", query)
+            for item in answer.get("items") or []:
+                meta = item["metadata"]
+                found.append(((meta["namespace"], meta["name"]), meta))
+            rest = (answer.get("metadata") or {}).get("continue")
+            if not rest:
+                return found
+            query = {**query, "continue": rest}
+
+    def _asked(self, path: str, query: dict[str, str]) -> dict[str, Any]:
+        client = self._server.client
+        method, url, headers, _, _ = client.param_serialize(
+            "GET",
+            path,
+            query_params=list(query.items()),
+            header_params={"Accept": METADATA},
+            auth_settings=["BearerToken"],
+        )
+        try:
+            answer = client.call_api(method, url, header_params=headers, _request_timeout=(10, 30))
+            text = answer.read()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise server.refused(error) from error
+        if answer.status >= 400:
+            said = _client.client.ApiException(status=answer.status, reason=answer.reason)
+            said.body = text
+            raise server.refused(said)
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+
+_PLURAL = training_api.PLURAL
