@@ -53,7 +53,8 @@ def test_a_round_has_one_global_model_for_ever():
 
 
 def test_times_and_uids_are_no_difference_and_everything_else_is():
-    one = a_view(a_training(phase="Succeeded", startedAt="2026-01-01T00:00:00Z"))
+    took = {"Training": 3.5}
+    one = a_view(a_training(phase="Succeeded", startedAt="2026-01-01T00:00:00Z", durations=took))
     other = a_view(a_training(phase="Failed", startedAt="2026-01-02T00:00:00Z"))
     assert verdict.differences(verdict.end_of(one), verdict.end_of(one)) == []
     assert verdict.differences(verdict.end_of(one), verdict.end_of(other)) == [

@@ -10,6 +10,9 @@ from tests.cluster.stage import NAME
 from tests.faults.mirror import Object, View
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
+_MEASURED = frozenset({"durations", "accelerators"})
+"""Seconds in a record: no two runs take the same time."""
+
 _COUNTED = (
     "federatedrounds",
     "jobs",
@@ -92,9 +95,9 @@ def _counts(counter: Counter[tuple[str, str]]) -> dict[str, int]:
 
 
 def _plain(value: Any, uid: str) -> Any:
-    """Without times, and with the same uid in every run."""
+    """Without times and what was counted of them, and with the same uid in every run."""
     if isinstance(value, dict):
-        parts = {key: _plain(part, uid) for key, part in value.items()}
+        parts = {key: _plain(part, uid) for key, part in value.items() if key not in _MEASURED}
         return {key: part for key, part in parts.items() if part is not None}
     if isinstance(value, list):
         return [_plain(part, uid) for part in value]
