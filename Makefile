@@ -59,9 +59,11 @@ fmt: ## Format the code and mend what the linter can
 	$(RUN) ruff format .
 
 .PHONY: manifests
-manifests: ## Generate the CRDs, the rendered install and the table of values from their sources
+manifests: ## Generate what is generated: CRDs, dashboards, the install, the pages of reference
 	$(RUN) python -m fedoperator.cli.crds
+	$(RUN) python -m fedoperator.cli.document
 	$(RUN) python charts/fedtrain/dashboards/generate.py
+	$(RUN) python -m manifests.metrics
 	$(RUN) python -m manifests.values
 	$(RUN) python -m manifests.render
 

@@ -16,6 +16,11 @@ import tempfile
 from devcluster import api, binaries, components, pki, report, shell
 
 READY_LIMIT = 60.0
+POD_GROUPS = (
+    "--feature-gates=GenericWorkload=true",
+    "--runtime-config=scheduling.k8s.io/v1beta1=true",
+)
+"""Flags of an API server that serves gang scheduling, which is off by default in 1.37."""
 _TRIES = 3
 # The server refuses to advertise a loopback address; nobody ever connects to this one, which is
 # reserved for documentation.

@@ -22,6 +22,7 @@ NEEDED = {
     "libseccomp-dev": "/usr/include/seccomp.h",
     "pkg-config": "pkg-config",
     "prometheus": "promtool",
+    "chromium": "chromium",
 }
 SERVICES = ("docker-registry", "prometheus", "prometheus-node-exporter")
 

@@ -40,12 +40,15 @@ def control_plane(
     stages: collections.abc.Iterable[collections.abc.Mapping[str, object]],
     audit: collections.abc.Mapping[str, object],
     folder: pathlib.Path,
+    gangs: bool = False,
 ) -> collections.abc.Iterator[Played]:
     """Run it while the context lasts; ready in about 10 s once the programs are built.
 
-    stages: of kwok, all of them, as none is there by default. audit: the API server's policy.
-    folder: for the audit log and the programs' own.
+    stages: of kwok, all of them, as none is there by default; none at all: pods are placed, and no
+    kubelet is played. audit: the API server's policy. folder: for the audit log and the programs'
+    own. gangs: with gang scheduling, which is off by default.
     """
+    stages = list(stages)
     log, policy = folder / "audit.log", folder / "audit-policy.json"
     policy.write_text(json.dumps(audit))
     flags = (
@@ -54,11 +57,12 @@ def control_plane(
         "--audit-log-mode=blocking",
         # All controllers are one user here, and are not to be held back for that.
         "--enable-priority-and-fairness=false",
+        *(apiserver.POD_GROUPS if gangs else ()),
     )
     with apiserver.api_server(*flags) as kubeconfig:
         processes = apiserver.Processes(folder)
         try:
-            programs = _programs(kubeconfig, stages, folder)
+            programs = _programs(kubeconfig, stages, folder, gangs)
             pids = {program.name: processes.start(program) for program in programs}
             yield Played(kubeconfig=kubeconfig, audit=log, pids=pids)
         finally:
@@ -69,6 +73,7 @@ def _programs(
     kubeconfig: pathlib.Path,
     stages: collections.abc.Iterable[collections.abc.Mapping[str, object]],
     folder: pathlib.Path,
+    gangs: bool,
 ) -> collections.abc.Iterator[apiserver.Program]:
     manager, scheduler, kwok = apiserver.free_ports(3)
     pki = kubeconfig.parent / "pki"
@@ -79,6 +84,7 @@ def _programs(
         "--leader-elect=false",
         "--kube-api-qps=1000",
         "--kube-api-burst=2000",
+        *(apiserver.POD_GROUPS[:1] if gangs else ()),
     )
     command = [
         *(str(binaries.built("kube-controller-manager")), *client, *tls),
@@ -89,6 +95,8 @@ def _programs(
     yield apiserver.Program(command=command, port=manager, path="/healthz")
     command = [str(binaries.built("kube-scheduler")), *client, *tls, f"--secure-port={scheduler}"]
     yield apiserver.Program(command=command, port=scheduler, path="/healthz")
+    if not stages:
+        return
     config = folder / "kwok.yaml"
     config.write_text("\n---\n".join(json.dumps(stage) for stage in stages))
     command = [

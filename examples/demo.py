@@ -92,7 +92,8 @@ def show(name: str, status: dict, metrics: prometheus.Prometheus) -> list[str]:
             inner = ", ".join(f'{k}="{v}"' for k, v in sorted(labels.items()) if k in SHOWN)
             print(f"  {labels.get('__name__', expression)}{{{inner}}} {value:.6g}")
     answers = {
-        e.text: metrics.query(e.text) for e in expressions(namespace=NAMESPACE, training=name)
+        e.text: metrics.over(e.text, seconds=900, step=5)
+        for e in expressions(namespace=NAMESPACE, training=name)
     }
     unanswered = [expression for expression, series in answers.items() if not series]
     missing += [f"an answer of Prometheus to the dashboard's {e}" for e in unanswered]

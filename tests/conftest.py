@@ -1,4 +1,4 @@
-"""What tests of several folders share: an API server that knows our two kinds."""
+"""What tests of several folders share: an API server that knows our two kinds, a browser."""
 
 import contextlib
 import json
@@ -6,9 +6,20 @@ import pathlib
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from tests.browser import Reader
+
+# Machines are shared: how long a test takes to draw its examples says nothing of the test. And
+# imported at the end, beside kopf's thread, hypothesis may fail in Python 3.11.
+hypothesis.settings.register_profile(
+    "fedtrain", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("fedtrain")
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -42,9 +53,11 @@ class Kubectl:
 @pytest.fixture(scope="session")
 def api_server() -> Iterator[pathlib.Path]:
     """The admin's kubeconfig of a fresh API server with nothing in it."""
-    from devcluster import apiserver
+    from devcluster import apiserver, settings
 
-    with apiserver.api_server() as kubeconfig:
+    # Older ones know no PodGroups, and do not start with the feature's name.
+    flags = () if settings.settings().kubernetes else apiserver.POD_GROUPS
+    with apiserver.api_server(*flags) as kubeconfig:
         yield kubeconfig
 
 
@@ -99,3 +112,13 @@ def dev_cluster() -> Iterator[None]:
     yield
     if not was_up:
         cluster.down()
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator["Reader"]:
+    """A real browser, for as long as a module's tests last: its loop would be in the way of tests
+    that have one of their own."""
+    from tests import browser
+
+    with browser.chromium() as started:
+        yield browser.Reader(started)

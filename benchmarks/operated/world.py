@@ -80,15 +80,15 @@ def _named(kind: str, name: str, **more: Any) -> Object:
     return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, **more}}
 
 
-def claim(name: str) -> list[Object]:
+def claim(name: str, namespace: str = NAMESPACE) -> list[Object]:
     """A claim bound to a volume that nobody mounts."""
     room, modes = {"storage": "1Ti"}, ["ReadWriteMany"]
-    of = {"kind": "PersistentVolumeClaim", "namespace": NAMESPACE, "name": name}
+    of = {"kind": "PersistentVolumeClaim", "namespace": namespace, "name": name}
     common = {"accessModes": modes, "storageClassName": ""}
     return [
         _named("PersistentVolume", name)
         | {"spec": {**common, "capacity": room, "hostPath": {"path": "/mnt"}, "claimRef": of}},
-        _named("PersistentVolumeClaim", name, namespace=NAMESPACE)
+        _named("PersistentVolumeClaim", name, namespace=namespace)
         | {"spec": {**common, "resources": {"requests": room}, "volumeName": name}},
     ]
 

@@ -76,25 +76,13 @@ class Operator:
         self._measure()
 
     def _measure(self) -> None:
-        gauge, queue, prefix = self._telemetry.gauge, self._queue, "fedtrain_operator"
-        gauge(f"{prefix}_queue_keys", "Trainings known to the queue.", lambda: queue.keys)
-        gauge(f"{prefix}_queue_depth", "Trainings due to be looked at.", lambda: queue.depth)
-        gauge(
-            f"{prefix}_queue_oldest_seconds",
-            "For how long the oldest training has been due or under way.",
-            queue.oldest,
-        )
-        gauge(f"{prefix}_leader", "1 while this process holds the lease.", self._leads)
-        gauge(
-            f"{prefix}_event_loop_lag_seconds",
-            "By how much the event loop was late of late.",
-            lambda: self._health.lag,
-        )
-        gauge(
-            f"{prefix}_watch_age_seconds",
-            "Since the watch opened longest ago was opened.",
-            lambda: max(self._watch.ages().values(), default=0.0),
-        )
+        gauge, queue = self._telemetry.gauge, self._queue
+        gauge("queue_keys", lambda: queue.keys)
+        gauge("queue_depth", lambda: queue.depth)
+        gauge("queue_oldest_seconds", queue.oldest)
+        gauge("leader", self._leads)
+        gauge("event_loop_lag_seconds", lambda: self._health.lag)
+        gauge("watch_age_seconds", lambda: max(self._watch.ages().values(), default=0.0))
 
     def _leads(self) -> float:
         return float(self._leader.leads)

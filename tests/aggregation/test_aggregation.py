@@ -1,5 +1,6 @@
 """A whole aggregation: what is published, what is said, and what must make no difference."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from typing import Any
@@ -275,8 +276,16 @@ def test_a_thousand_verdicts_fit_one_termination_message() -> None:
     verdicts = Verdicts(
         candidates=tuple((name, 1) for name in names),
         accepted=[
-            Accepted(participant=name, attempt=1, weight=0.002, samples=10, digest=DIGEST)
-            for name in names[:500]
+            Accepted(
+                participant=name,
+                attempt=1,
+                weight=0.002,
+                samples=10,
+                digest=DIGEST,
+                norm=k / 7,
+                cosine=k / 499,
+            )
+            for k, name in enumerate(names[:500])
         ],
         rejected=[
             Rejected(participant=name, attempt=1, reason=f"Reason{k % 3}", sentence="x" * 300)
@@ -293,6 +302,25 @@ def test_a_thousand_verdicts_fit_one_termination_message() -> None:
     assert decoded.result["reasons"] == {"a": "Reason0", "b": "Reason1", "c": "Reason2"}
     assert decoded.result["filled"][names[0]] == {"samples": 10, "digest": DIGEST}
     assert len(decoded.result["filled"]) >= 5
+    assert decoded.result["spread"] == {"norms": [0, 35.7, 71.3], "cosines": [0, 0.5, 1]}
+    assert "norms" not in decoded.result
+
+
+def test_norms_and_cosines_of_a_hundred_fit_beside_their_verdicts() -> None:
+    one = Accepted(participant="", attempt=1, weight=0.01, samples=1, digest=DIGEST)
+    accepted = [
+        dataclasses.replace(one, participant=f"p{k:02}", norm=1.2345 + k, cosine=-k / 123)
+        for k in range(100)
+    ]
+    verdicts = Verdicts(
+        candidates=[(a.participant, 1) for a in accepted], accepted=accepted, rejected=[]
+    )
+    message = Message(message="x" * 60, result=verdicts.result({"digest": DIGEST}, []))
+    decoded = Message.decode(message.encode().decode())
+    assert len(message.encode()) <= MESSAGE_LIMIT
+    assert decoded == message
+    assert decoded.result["norms"][:3] == [1.23, 2.23, 3.23]
+    assert decoded.result["cosines"][99] == -0.805
 
 
 def test_the_first_of_the_refused_are_told_why(a_federation: Make, a_delta: Make) -> None:

@@ -14,6 +14,7 @@ ONE = Report(
     hashes={"0": {"w": "ab" * 32}},
     squares={"w": (0.1 + 0.2, 1e-300)},
     largest={"w": (1.0, 2.0)},
+    alignment={"w": (0.1, 0.2, 0.3)},
     products={"w": np.array([[1 / 3, 5e-324], [-0.0, 1e308]])},
     written={"model": 12},
 )
@@ -23,6 +24,7 @@ def test_a_report_comes_back_to_the_last_bit() -> None:
     again = Report.from_json(ONE.to_json())
     assert again.to_json() == ONE.to_json()
     assert again.squares == ONE.squares
+    assert again.alignment == ONE.alignment
     assert again.products["w"].tobytes() == ONE.products["w"].tobytes()
     assert (again.refusals, again.claims) == (ONE.refusals, ONE.claims)
 

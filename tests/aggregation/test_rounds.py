@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -113,6 +114,43 @@ def test_a_norm_bound_scales_down_whoever_is_beyond_it(a_federation: Make, a_del
     moved = flat(federation.result()) - flat(federation.model)
     assert np.abs(moved - naive).max() < 1e-6 * np.abs(flat(federation.model)).max()
     assert [entry.norm for entry in federation.manifest().accepted] == pytest.approx(norms, 1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["FedAvg", "Median", "FedAdam"])
+def test_each_update_s_cosine_is_the_one_to_what_the_round_combined(
+    a_federation: Make, a_delta: Make, strategy: str
+) -> None:
+    federation = a_round(a_federation, a_delta)
+    message = federation.aggregate(threads=2, strategy={"name": strategy})
+    deltas = np.stack([flat(a_delta(k)) for k in range(8)])
+    combined = np.median(deltas, axis=0) if strategy == "Median" else np.arange(1, 9) @ deltas
+    naive = deltas @ combined / np.linalg.norm(deltas, axis=1) / np.linalg.norm(combined)
+    accepted = federation.manifest().accepted
+    assert [entry.cosine for entry in accepted] == pytest.approx(naive, abs=2e-5)
+    assert message.result["cosines"] == pytest.approx(naive, rel=6e-3)
+    assert message.result["norms"] == pytest.approx(np.linalg.norm(deltas, axis=1), rel=6e-3)
+    assert message.result["spread"]["cosines"][1] == pytest.approx(np.median(naive), rel=6e-3)
+
+
+def test_a_large_update_s_cosine_is_that_of_its_samples(
+    a_federation: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedtrain.aggregation.fold.SAMPLE", 16)
+    model = {"w": np.zeros(5000, np.float32)}
+    one, other = ({"w": np.full(5000, v, np.float32)} for v in (1, 1))
+    other["w"][:16], other["w"][16:] = 3, -9
+    federation = a_federation(model).with_update("a", one).with_update("b", other)
+    federation.aggregate()
+    assert [entry.cosine for entry in federation.manifest().accepted] == [1, 1]
+
+
+def test_the_message_tells_how_much_room_the_exchange_has(
+    a_federation: Make, a_delta: Make
+) -> None:
+    federation = a_round(a_federation, a_delta)
+    result, volume = federation.aggregate().result, os.statvfs(federation.root)
+    assert result["exchangeSize"] == volume.f_blocks * volume.f_frsize
+    assert 0 < result["exchangeFree"] <= result["exchangeSize"]
 
 
 def test_krum_s_choice_is_the_one_nearest_to_the_others(a_federation: Make, a_delta: Make) -> None:

@@ -1,4 +1,4 @@
-"""What the dashboard asks Prometheus: every panel's expression, its variables filled in.
+"""What the dashboards ask Prometheus: every panel's expression, its variables filled in.
 
 python tests/chart/expressions.py NAMESPACE TRAINING     # one a line, to ask a Prometheus each
 """
@@ -10,11 +10,12 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-DASHBOARD = pathlib.Path(__file__).parents[2] / "charts/fedtrain/dashboards/training.json"
+FOLDER = pathlib.Path(__file__).parents[2] / "charts/fedtrain/dashboards"
+PAGES = (FOLDER / "training.json", FOLDER / "operator.json")
 
 
 class Expression(NamedTuple):
-    """One query of a panel. text: PromQL that any Prometheus takes."""
+    """One query of a panel, or of the annotations. text: PromQL that any Prometheus takes."""
 
     panel: str
     text: str
@@ -32,21 +33,30 @@ class Expression(NamedTuple):
         return set(re.findall(r"\{\{(\w+)\}\}", self.legend))
 
 
-def expressions(namespace: str, training: str, interval: str = "1m") -> Iterator[Expression]:
-    """Of every panel, in the order of the page, for one training."""
+def expressions(
+    namespace: str, training: str, interval: str = "1m", pages: tuple[pathlib.Path, ...] = PAGES
+) -> Iterator[Expression]:
+    """Of every panel, in the order of the pages, for one training."""
     values = {
         "$namespace": namespace,
         "$training": training,
         "$metric": ".*",
         "$__rate_interval": interval,
     }
-    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+    for title, text, legend in (found for page in pages for found in _asked(page)):
+        for name, value in values.items():
+            text = text.replace(name, value)
+        assert "$" not in text, f"{title}: {text} has a variable that nobody fills in"
+        yield Expression(title, text, legend)
+
+
+def _asked(page: pathlib.Path) -> Iterator[tuple[str, str, str]]:
+    document = json.loads(page.read_text())
+    for panel in document["panels"]:
         for target in panel.get("targets", ()):
-            text = target["expr"]
-            for name, value in values.items():
-                text = text.replace(name, value)
-            assert "$" not in text, f"{panel['title']}: {text} has a variable that nobody fills in"
-            yield Expression(panel["title"], text, target["legendFormat"])
+            yield panel["title"], target["expr"], target["legendFormat"]
+    for annotation in document.get("annotations", {}).get("list", ()):
+        yield annotation["name"], annotation["expr"], ""
 
 
 if __name__ == "__main__":

@@ -23,13 +23,13 @@ def used(table) -> set[tuple[str, str, str, str]]:
 
 
 def test_the_role_grants_exactly_the_verbs_that_are_used(rendered):
-    assert granted(only(rendered(), "Role")) == used(rbac.NAMESPACED)
+    assert granted(only(rendered(), "Role")) == used(rbac.NAMESPACED + rbac.GANGS)
 
 
 def test_the_same_holds_for_a_whole_cluster(rendered):
     documents = rendered({"watch": {"clusterWide": True}})
     name = "fedtrain-system-fedtrain"
-    assert granted(only(documents, "ClusterRole", name)) == used(rbac.NAMESPACED)
+    assert granted(only(documents, "ClusterRole", name)) == used(rbac.NAMESPACED + rbac.GANGS)
     assert only(documents, "ClusterRoleBinding", name)["roleRef"]["name"] == name
     assert [d["metadata"]["name"] for d in documents if d["kind"] == "Role"] == ["fedtrain-lease"]
 

@@ -3,6 +3,7 @@
 from fedoperator.cluster import rights
 
 NAMESPACED = list(rights.NEEDED)
+GANGS = list(rights.GANGS)
 LEASES = list(rights.LEASE)
 
 

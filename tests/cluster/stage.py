@@ -123,6 +123,7 @@ class Stage:
 
     def path(self, plural: str, *rest: str) -> str:
         groups = {"jobs": "/apis/batch/v1", "networkpolicies": "/apis/networking.k8s.io/v1"}
+        groups["podgroups"] = "/apis/scheduling.k8s.io/v1beta1"
         prefix = groups.get(plural, "/api/v1")
         prefix = OURS if plural.startswith("federated") else prefix
         return "/".join([prefix, "namespaces", self.namespace, plural, *rest])

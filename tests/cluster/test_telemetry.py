@@ -3,15 +3,26 @@
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
 
 import pytest
 
 from fedoperator.api.base import GlobalModel
-from fedoperator.api.round import Assignment, Measured, Record, RoundSpec, RoundStatus
+from fedoperator.api.round import (
+    Accelerators,
+    Assignment,
+    Measured,
+    Range,
+    Record,
+    RoundSpec,
+    RoundStatus,
+)
 from fedoperator.api.status import TrainingStatus
 from fedoperator.cluster.series import Seen
 from fedoperator.cluster.telemetry import Telemetry
+from manifests import metrics
 
+NOW = datetime(2026, 11, 28, tzinfo=UTC)
 KEY = ("hospitals", "digits")
 LABELS = 'namespace="hospitals",training="digits"'
 
@@ -124,6 +135,82 @@ def test_a_training_whose_spec_cannot_be_read_still_has_its_phase(telemetry):
     assert values(telemetry, "fedtrain_training_rounds") == {}
 
 
+def test_a_published_round_has_its_phases_and_what_was_not_training(telemetry):
+    last = a_record(
+        1,
+        accepted("north", seconds=40.0),
+        accepted("south", seconds=50.0),
+        phase="Published",
+        durations={"Preparing": 2, "Training": 60, "Aggregating": 8, "Suspended": 99},
+        accelerators=Accelerators(held=400, used=300),
+    )
+    before = a_record(0, phase="Published", durations={"Evaluating": 7})
+    telemetry.seen(KEY, a_sight(before, last, a_record(2, Assignment(name="north"))))
+    assert values(telemetry, "fedtrain_round_duration_seconds") == {
+        "phase=Preparing": 2,
+        "phase=Training": 60,
+        "phase=Aggregating": 8,
+        "phase=Suspended": 99,
+        "phase=Evaluating": 7,
+    }
+    assert values(telemetry, "fedtrain_round_overhead_seconds") == {"": 20}
+    used = values(telemetry, "fedtrain_round_accelerator_seconds")
+    assert used == {"use=held": 400, "use=used": 300}
+
+
+def test_a_round_has_a_start_while_it_is_in_progress(telemetry):
+    telemetry.seen(KEY, a_sight(a_record(1, started_at=NOW)))
+    started = values(telemetry, "fedtrain_round_started_timestamp_seconds")
+    assert started == {"": NOW.timestamp()}
+    telemetry.seen(KEY, a_sight(a_record(1, started_at=NOW, phase="Published")))
+    assert values(telemetry, "fedtrain_round_started_timestamp_seconds") == {}
+
+
+def test_those_that_a_round_lost_are_counted_by_a_bounded_number_of_reasons(telemetry):
+    lost = [
+        Assignment(name=f"p{k}", state="Failed", reason=f"Word{k:02}", attempt=2) for k in range(30)
+    ]
+    late = Assignment(name="late", state="Late", reason="Late")
+    more = Assignment(name="again", state="Late", reason="Late")
+    telemetry.seen(KEY, a_sight(a_record(1, *lost, late, more, Assignment(name="here"))))
+    reasons = values(telemetry, "fedtrain_round_lost_participants")
+    assert (len(reasons), reasons["reason=Late"], reasons["reason=Other"]) == (21, 2, 11)
+    assert values(telemetry, "fedtrain_round_retries") == {"": 30}
+    assert values(telemetry, "fedtrain_round_invited_participants") == {"": 33}
+
+
+def test_what_the_aggregator_measured_of_updates_is_there_of_each_and_of_all(telemetry):
+    measured = Measured(
+        bytes=300,
+        norms=Range(least=1, median=2, most=9),
+        cosines=Range(least=-0.5, median=0.7, most=0.9),
+        exchange_free=10,
+        exchange_size=100,
+    )
+    rejected = Assignment(name="east", state="Rejected", reason="NotFinite")
+    north, south = accepted("north", norm=1.0, cosine=0.9), accepted("south", norm=9.0, cosine=-0.5)
+    telemetry.seen(KEY, a_sight(a_record(1, north, south, rejected, measured=measured)))
+    norms = values(telemetry, "fedtrain_participant_update_norm")
+    assert norms == {"participant=north": 1, "participant=south": 9}
+    cosines = values(telemetry, "fedtrain_participant_update_cosine")
+    assert cosines == {"participant=north": 0.9, "participant=south": -0.5}
+    assert values(telemetry, "fedtrain_aggregation_update_norm") == {
+        "of=least": 1,
+        "of=median": 2,
+        "of=most": 9,
+    }
+    verdicts = values(telemetry, "fedtrain_aggregation_updates")
+    assert verdicts == {"verdict=accepted": 2, "verdict=rejected": 1}
+    assert values(telemetry, "fedtrain_aggregation_update_bytes") == {"": 150}
+    assert values(telemetry, "fedtrain_exchange_free_bytes") == {"": 10}
+
+
+def test_the_table_of_metrics_is_the_one_that_is_generated():
+    assert metrics.render() == metrics.FILE.read_text(), (
+        "docs/metrics.md is stale: run `make manifests`"
+    )
+
+
 def test_promtool_has_nothing_to_say_about_our_metrics(telemetry):
     promtool = shutil.which("promtool")
     if promtool is None:
@@ -133,7 +220,7 @@ def test_promtool_has_nothing_to_say_about_our_metrics(telemetry):
     telemetry.seen(KEY, a_sight(record, round=1, metrics={"loss": 1.0}, evaluated_round=1))
     telemetry.looked(0.1, "Conflict")
     telemetry.requested("GET", "jobs", "200", 0.01)
-    telemetry.gauge("fedtrain_operator_queue_depth", "Due.", lambda: 1)
+    telemetry.gauge("queue_depth", lambda: 1)
     result = subprocess.run(
         [promtool, "check", "metrics"], input=telemetry.render(), capture_output=True, timeout=30
     )

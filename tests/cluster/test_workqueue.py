@@ -28,6 +28,7 @@ class Looks:
         self.answer = answer
         self.seen: list[tuple[float, Key]] = []
         self.failed: list[str | None] = []
+        self.waits: list[tuple[float, bool]] = []
         self.under_way: list[Key] = []
         self.lasts = 0.0
 
@@ -40,6 +41,9 @@ class Looks:
             return self.answer(key)
         finally:
             self.under_way.remove(key)
+
+    def waited(self, seconds: float, again: bool) -> None:
+        self.waits.append((round(seconds, 3), again))
 
     def looked(self, seconds: float, failed: str | None) -> None:
         self.failed.append(failed)
@@ -74,6 +78,25 @@ def test_a_key_woken_many_times_is_looked_at_once():
                 queue.wake(KEY)
             await asyncio.sleep(30)
         assert looks.times == [0]
+
+    run(main())
+
+
+def test_how_long_a_key_was_due_is_told_and_whether_it_is_tried_again():
+    def fails_once(key: Key) -> Next:
+        if key == KEY and len(looks.seen) == 1:
+            raise RuntimeError
+        return Next()
+
+    looks = Looks(fails_once)
+
+    async def main():
+        looks.lasts = 2.0
+        async with running(looks, workers=1) as queue:
+            queue.wake(KEY)
+            queue.wake(("default", "other"))
+            await asyncio.sleep(30)
+        assert looks.waits == [(0, False), (2, False), (0, True)]
 
     run(main())
 

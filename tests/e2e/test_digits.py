@@ -1,6 +1,7 @@
 """The example on the cluster and on this machine: the same federation, the same bytes."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import yaml
 from federation import NAMESPACE, reaches, record_of
 
 from devcluster import prometheus, stack
+from manifests import metrics as table
 
 pytestmark = pytest.mark.cluster
 
@@ -87,6 +89,46 @@ def test_status_records_events_metrics_and_receipts_tell_one_story(on_the_cluste
         assert {(s["participant"], v) for s, v in samples} >= {
             (p["name"], p["samples"]) for p in last
         }
+        real_updates_are_measured(metrics, manifest["accepted"], folder)
+        parts = {"histogram": "_bucket"}
+        wanted = {f"{name}{parts.get(kind, '')}" for name, kind, *_ in table.rows()}
+        assert wanted - metrics.names() <= ONLY_IN_TROUBLE
+
+
+ONLY_IN_TROUBLE = {
+    "fedtrain_operator_look_failures_total",
+    "fedtrain_participant_quarantined_until_round",
+    "fedtrain_participant_rounds_lost",
+    "fedtrain_round_accelerator_seconds",
+    "fedtrain_round_lost_participants",
+    "fedtrain_round_started_timestamp_seconds",
+}
+"""What a run without trouble and GPUs does not show; tests/cluster/test_watched.py does."""
+
+
+def real_updates_are_measured(
+    metrics: prometheus.Prometheus, accepted: list[dict], folder: pathlib.Path
+) -> None:
+    """Norms, cosines and the exchange's room, as the aggregator's pod found them."""
+    for name in ("norm", "cosine"):
+        found = metrics.query(f'fedtrain_participant_update_{name}{{training="digits"}}')
+        by_name = {labels["participant"]: value for labels, value in found}
+        for entry in accepted:
+            assert by_name[entry["participant"]] == pytest.approx(entry[name], rel=6e-3)
+        spread = metrics.query(f'fedtrain_aggregation_update_{name}{{training="digits"}}')
+        by_word = {labels["of"]: value for labels, value in spread}
+        assert by_word["most"] == pytest.approx(max(e[name] for e in accepted), rel=6e-3)
+        assert by_word["least"] <= by_word["median"] <= by_word["most"]
+    assert all(0 < entry["cosine"] <= 1 for entry in accepted), accepted
+    volume = os.statvfs(folder)
+    ((_, size),) = metrics.query('fedtrain_exchange_size_bytes{training="digits"}')
+    ((_, free),) = metrics.query('fedtrain_exchange_free_bytes{training="digits"}')
+    assert size == volume.f_blocks * volume.f_frsize
+    assert 0 < free < size
+    ((_, overhead),) = metrics.query('fedtrain_round_overhead_seconds{training="digits"}')
+    phases = metrics.query('fedtrain_round_duration_seconds{training="digits"}')
+    seconds = {labels["phase"]: value for labels, value in phases}
+    assert 0 < overhead < seconds["Training"] + seconds["Aggregating"]
 
 
 def exchange_folder(status: dict) -> pathlib.Path:

@@ -400,9 +400,9 @@ class Message:
     reason: CamelCase, the word that conditions, events and metrics use. message: one sentence.
     result, by role: INIT {digest, size, base_model}; TRAIN {digest, samples, steps, seconds,
     metrics}; EVALUATE {samples, metrics}; PERSONALIZE {samples, seconds, metrics, before};
-    AGGREGATE {digest, verdicts, reasons, details, filled, bytes, seconds, peakMemory, residual},
-    where `verdicts` holds one character per candidate ("." accepted, else a key of `reasons`), so
-    that a thousand fit.
+    AGGREGATE {digest, verdicts, reasons, details, filled, bytes, seconds, peakMemory, residual,
+    exchangeFree, exchangeSize, spread, norms, cosines}, where `verdicts` holds one character per
+    candidate ("." accepted, else a key of `reasons`), so that a thousand fit.
     """
 
     reason: str = "Completed"

@@ -22,6 +22,7 @@ class Accepted:
     samples: int
     digest: str
     norm: float = 0.0
+    cosine: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

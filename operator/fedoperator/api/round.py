@@ -81,6 +81,12 @@ class Assignment(StatusModel):
     seconds: float | None = None
     """As the process measured itself."""
 
+    norm: float | None = None
+    """Of an accepted update's parameters, in three digits; of some 150 or fewer."""
+
+    cosine: float | None = None
+    """Between an accepted update and what the round combined, of samples of both."""
+
     digest: Short | None = None
     """Of the published update or model."""
 
@@ -128,6 +134,19 @@ class Candidate(StatusModel):
         return {key: v for key, v in dump(self).items() if v != 1}
 
 
+class Range(StatusModel):
+    """Of a value that each accepted update has."""
+
+    least: float
+    """Of all."""
+
+    median: float
+    """Half of them are below."""
+
+    most: float
+    """Of all."""
+
+
 class Measured(StatusModel):
     """What the aggregation measured of itself."""
 
@@ -144,9 +163,34 @@ class Measured(StatusModel):
     """Of adapters: how far the published products are from the exact weighted sum of the
     participants', relative to its size, in the Frobenius norm."""
 
+    norms: Range | None = None
+    """Of the accepted updates."""
+
+    cosines: Range | None = None
+    """Between each accepted update and what they were combined to."""
+
+    exchange_free: int | None = None
+    """Bytes left on the exchange's volume."""
+
+    exchange_size: int | None = None
+    """Bytes of the exchange's volume."""
+
+
+class Accelerators(StatusModel):
+    """Seconds of accelerators, GPUs for example, summed over all pods of a round."""
+
+    held: float = 0.0
+    """While all pods of an attempt were ready; of pods that stay, all through the round."""
+
+    used: float = 0.0
+    """As measured by the processes whose attempts reported."""
+
 
 Rounds = Annotated[
     dict[str, Annotated[int, Field(ge=1)]], Field(max_length=1000, json_schema_extra=ATOMIC)
+]
+Durations = Annotated[
+    dict[str, Annotated[float, Field(ge=0)]], Field(max_length=10, json_schema_extra=ATOMIC)
 ]
 RoundPhase = Literal["Preparing", "Initialising", "Training", "Aggregating", "Published"]
 
@@ -182,6 +226,16 @@ class RoundStatus(StatusModel):
 
     started_at: datetime | None = None
     """When the round began, before anything of it ran."""
+
+    phase_since: datetime | None = None
+    """When the round came into this phase, or was suspended in it."""
+
+    durations: Durations = {}
+    """Seconds spent so far in each phase that is over, in Suspended, and in Evaluating, which
+    overlaps the next round."""
+
+    accelerators: Accelerators | None = None
+    """Of the participants' pods that are over, if they have any."""
 
     published_at: datetime | None = None
     """When its global model was there; the evaluation may come later."""

@@ -41,6 +41,11 @@ class Scheduling(Model):
     scheduler_name: ObjectName | None = None
     """As in core/v1; trainer.schedulerName wins."""
 
+    gang: bool = False
+    """Start the pods of a participant with several nodes all together, or none of them: a PodGroup
+    each (scheduling.k8s.io/v1beta1). Where the cluster serves none they start one by one, and the
+    event GangUnavailable says so."""
+
 
 def _has_queue(spec: Any) -> bool:
     return spec.scheduling is not None and spec.scheduling.queue_name is not None

@@ -327,17 +327,20 @@ def merged(default: TrainerFields, override: TrainerFields | None) -> TrainerFie
 
 
 def processes_per_node(trainer: TrainerFields) -> int:
-    """Ranks per pod: as said, else the count of the extended resource named in limits, else 1.
+    """Ranks per pod: as said, else as many as accelerators, else 1."""
+    return trainer.processes_per_node or max(1, accelerators(trainer))
+
+
+def accelerators(trainer: TrainerFields) -> int:
+    """Of each pod: the count of the extended resource named in limits, else 0.
 
     An extended resource is one with a domain outside kubernetes.io; if several are named (a GPU
     and an RDMA device, say) the first in order of name with a count of more than one decides.
     """
-    if trainer.processes_per_node is not None:
-        return trainer.processes_per_node
     limits = (trainer.resources.limits if trainer.resources else None) or {}
     counts = [
         int(count)
         for name, count in sorted(limits.items())
         if "/" in name and "kubernetes.io/" not in name and str(count).isdigit()
     ]
-    return max([1, *[count for count in counts if count > 1][:1]])
+    return next((count for count in counts if count > 1), max(counts, default=0))

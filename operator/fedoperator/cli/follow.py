@@ -41,7 +41,9 @@ class Follower:
         ):
             self._phase(training, first=before is None)
         self._last = training
-        self._report.show(training)
+        # The record of a thousand participants is large: read where somebody looks at it.
+        of_now = record_name(training.name, training.status.round)
+        self._report.show(training, self._record_of(of_now) if self._report.moves else None)
         return {"Succeeded": 0, "Failed": 1}.get(status.phase)
 
     def _rounds(self, training: Training) -> None:

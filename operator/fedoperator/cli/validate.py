@@ -1,5 +1,6 @@
 """`fedtrain validate FILE`: everything wrong with a training, before the cluster sees it."""
 
+import argparse
 import json
 import pathlib
 import re
@@ -10,6 +11,8 @@ import yaml
 
 from fedoperator.api import API_VERSION, admission, round
 from fedoperator.api.training import KIND
+from fedoperator.cli import options as common
+from fedoperator.local.folder import Refused
 
 
 class Unreadable(Exception):
@@ -120,6 +123,8 @@ def _text(path: str) -> str:
     except UnicodeDecodeError as error:
         where = f"at byte {error.start}; check the path, or save it as UTF-8"
         raise Unreadable(f"is not UTF-8 text {where}") from error
+    except ValueError as error:  # a zero byte, or what no file system can spell
+        raise Unreadable(f"cannot be read: {error}; check the path") from error
 
 
 def _is_meant(document: Any, among: int) -> bool:
@@ -129,6 +134,63 @@ def _is_meant(document: Any, among: int) -> bool:
     if not isinstance(document, dict) or document.get("kind") == round.KIND:
         return False
     return document.get("kind") == KIND or document.get("apiVersion") == API_VERSION
+
+
+def add(commands: common.Commands) -> None:
+    validate = common.command(
+        commands,
+        "validate",
+        help="say what is wrong with a file",
+        description="One line per problem: the field, what is wrong there, and the remedy.",
+        exits={0: "nothing is wrong", 1: "something is"},
+    )
+    validate.add_argument("files", metavar="FILE", nargs="+", help="YAML, or - to read it here")
+    common.output(validate)
+    validate.set_defaults(act=act)
+
+
+def act(options: argparse.Namespace) -> int:
+    if options.output != "json":
+        return max(run(path) for path in options.files)
+    told = [_told(path) for path in options.files]
+    common.print_json(told)
+    return int(any(problem for entry in told for problem in entry["problems"]))
+
+
+def _told(path: str) -> dict[str, Any]:
+    """A file's problems, for programs."""
+    try:
+        found = trainings(path)
+    except Unreadable as reason:
+        return {"file": path, "problems": [{"field": "", "sentence": str(reason)}]}
+    return {
+        "file": path,
+        "problems": [
+            {"training": _name(document), "field": p.field, "sentence": p.sentence}
+            for document in found
+            for p in admission.problems(None, document)
+        ],
+    }
+
+
+def only(path: str) -> dict[str, Any]:
+    """The one training in a file. Raises Unreadable, and Refused if there are several."""
+    found = trainings(path)
+    if len(found) != 1:
+        raise Refused(f"{len(found)} trainings are in it; this takes one, so split the file")
+    return found[0]
+
+
+def checked(path: str) -> dict[str, Any]:
+    """The one training in a file, of which nothing is wrong. Raises Refused with all that is."""
+    try:
+        document = only(path)
+    except (Unreadable, Refused) as reason:
+        raise Refused(f"{path}: {reason}") from reason
+    problems = admission.problems(None, document)
+    if problems:
+        raise Refused("\n".join(f"{path}: {problem}" for problem in problems))
+    return document
 
 
 def run(path: str) -> int:

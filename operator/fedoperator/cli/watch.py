@@ -1,149 +1,33 @@
-"""`fedtrain watch NAME`: follow a training on a cluster."""
+"""`fedtrain watch NAME`."""
 
-import sys
-import time
-from typing import Any
+import argparse
 
-import kubernetes
-import pydantic
-import urllib3.exceptions
+from fedoperator.cli import options as common
 
-from fedoperator import api
-from fedoperator.api import round as round_api
-from fedoperator.api import training as training_api
-from fedoperator.api.round import Record
-from fedoperator.api.training import Training
-from fedoperator.cli.follow import Follower, problem_of
-from fedoperator.local import report
-from fedoperator.local.report import Report
-
-_client: Any = kubernetes
-"""Parts of it are annotated, and parts are not."""
-
-_STREAM_SECONDS = 60
-"""A watch ends by itself and begins anew with a fresh read, so that no lost event is lost long."""
-_TIMEOUT = (10, _STREAM_SECONDS + 30)
-_LONGEST_PAUSE = 30.0
+DESCRIPTION = """\
+Follow a training until it is over: a line for each round, for each change of phase and for what
+blocks it; on a terminal a bar and a table of the round's participants below them."""
 
 
-class Gone(Exception):
-    """There is no such training."""
+def add(commands: common.Commands) -> None:
+    watch = common.command(
+        commands,
+        "watch",
+        help="follow a training on a cluster",
+        description=DESCRIPTION,
+        exits={0: "succeeded", 1: "failed, or not there"},
+    )
+    watch.add_argument("name", metavar="NAME", help="of the FederatedTraining")
+    common.cluster(watch)
+    watch.add_argument(
+        "--until-done",
+        action="store_true",
+        help="wait for a training that does not exist yet, too",
+    )
+    watch.set_defaults(act=act)
 
 
-def run(name: str, namespace: str | None, *, until_done: bool) -> int:
-    """The exit code: 0 succeeded, 1 failed, gone, or not to be read."""
-    try:
-        _client.config.load_config()
-    except (_client.config.ConfigException, OSError) as error:
-        sentence = f"{error}".rstrip(".")
-        print(f"no cluster to ask ({sentence}); set KUBECONFIG", file=sys.stderr)
-        return 1
-    telling = report.make(quiet=False, clock=True)
-    try:
-        return Watching(name, namespace or _namespace(), telling).run(wait=until_done)
-    except Gone as gone:
-        sentence = str(gone)
-    except pydantic.ValidationError as error:
-        sentence = f"{name}: {problem_of(error)}"
-    except _client.client.ApiException as error:
-        sentence = f"the API server refuses: {error.status} {error.reason}"
-    except (urllib3.exceptions.HTTPError, OSError) as error:
-        sentence = f"the API server cannot be reached: {error}"
-    finally:
-        telling.close()
-    print(sentence, file=sys.stderr)
-    return 1
+def act(options: argparse.Namespace) -> int:
+    from fedoperator.cli import watching
 
-
-class Watching:
-    """One training by name, through lost connections and expired watches."""
-
-    def __init__(self, name: str, namespace: str, telling: Report) -> None:
-        self._name = name
-        self._namespace = namespace
-        self._report = telling
-        self._objects = _client.client.CustomObjectsApi()
-        self._follower = Follower(telling, self._record)
-        self._seen = False
-
-    def run(self, *, wait: bool) -> int:
-        """Until the training is over. wait: for one that does not exist yet, too.
-
-        The first look raises what goes wrong; later ones try again until it goes well.
-        """
-        pause = 0.0
-        while True:
-            try:
-                code = self._look_and_stream(wait and not self._seen)
-            except (_client.client.ApiException, urllib3.exceptions.HTTPError, OSError) as error:
-                passing = getattr(error, "status", None) in (None, 0, 410, 429, 500, 502, 503, 504)
-                if not self._seen or not passing:
-                    raise
-                if not pause:
-                    self._report.complain("the connection to the API server is lost; tries again")
-                pause = min(max(pause * 2, 1.0), _LONGEST_PAUSE)
-                time.sleep(pause)
-                continue
-            if code is not None:
-                return code
-            pause = 0.0
-
-    def _look_and_stream(self, wait: bool) -> int | None:
-        document = self._get(training_api.PLURAL, self._name)
-        if document is None:
-            if wait:
-                time.sleep(1.0)
-                return None
-            who = f"FederatedTraining {self._name}"
-            if self._seen:
-                raise Gone(f"{who} was deleted in namespace {self._namespace}")
-            remedy = "name another namespace with -n, or wait for it with --until-done"
-            raise Gone(f"{who} does not exist in namespace {self._namespace}; {remedy}")
-        self._seen = True
-        code = self._follower.look(Training.from_object(document))
-        if code is not None:
-            return code
-        stream = _client.watch.Watch().stream(
-            self._objects.list_namespaced_custom_object,
-            api.GROUP,
-            api.VERSION,
-            self._namespace,
-            training_api.PLURAL,
-            field_selector=f"metadata.name={self._name}",
-            resource_version=document["metadata"]["resourceVersion"],
-            timeout_seconds=_STREAM_SECONDS,
-            _request_timeout=_TIMEOUT,
-        )
-        for event in stream:
-            if event["type"] == "DELETED":
-                return None  # looked at again, and said
-            if event["type"] in ("ADDED", "MODIFIED"):
-                code = self._follower.look(Training.from_object(event["object"]))
-                if code is not None:
-                    return code
-        return None
-
-    def _record(self, name: str) -> Record | None:
-        document = self._get(round_api.PLURAL, name)
-        return None if document is None else Record.from_object(document)
-
-    def _get(self, plural: str, name: str) -> dict[str, Any] | None:
-        try:
-            document: dict[str, Any] = self._objects.get_namespaced_custom_object(
-                api.GROUP, api.VERSION, self._namespace, plural, name, _request_timeout=_TIMEOUT
-            )
-        except _client.client.ApiException as error:
-            if error.status == 404:
-                return None
-            raise
-        return document
-
-
-def _namespace() -> str:
-    """Of the current context; default if it names none."""
-    try:
-        _, context = _client.config.list_kube_config_contexts()
-    except _client.config.ConfigException:
-        return "default"
-    named: str = context.get("context", {}).get("namespace", "default")
-    return named
+    return watching.run(options)

@@ -32,6 +32,7 @@ _COLLECTIONS = {
     "Job": ("/apis/batch/v1", "jobs"),
     "Service": ("/api/v1", "services"),
     "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims"),
+    "PodGroup": ("/apis/scheduling.k8s.io/v1beta1", "podgroups"),
     "NetworkPolicy": ("/apis/networking.k8s.io/v1", "networkpolicies"),
     training_api.KIND: (f"/apis/{GROUP}/{VERSION}", training_api.PLURAL),
     round_api.KIND: (f"/apis/{GROUP}/{VERSION}", round_api.PLURAL),
@@ -73,7 +74,10 @@ class Cluster(Protocol):
         """The training as written. Raises Conflict if it is not `read` any more."""
 
     async def create(self, document: Object, owner: str) -> bool:
-        """False if it is there already, and ours. Raises NameTaken, Refused."""
+        """False if it is there already, and ours. Raises NameTaken, Refused.
+
+        owner: the uid of its controller.
+        """
 
     async def delete_job(self, namespace: str, name: str, uid: str) -> None:
         """With its pods. Gone, or another by now, is fine."""

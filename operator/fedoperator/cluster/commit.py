@@ -92,7 +92,7 @@ class Committer:
             await self._forget(training, before)
             self._forgotten[training.uid] = before
         if wrote or written is not None:
-            await self._tell(training, plan.events)
+            await self.tell(training, plan.events)
         return acted
 
     def forget(self, uid: str) -> None:
@@ -170,7 +170,7 @@ class Committer:
         for document in jobs.shared(workload, self._namespace):
             name = (document["kind"], document["metadata"]["name"])
             if name not in shared:
-                outcome = await self._post(training, document)
+                outcome = await self.post(training, document, training.uid)
                 shared[name] = outcome if isinstance(outcome, Trouble) else None
             if shared[name] is not None:
                 return shared[name]
@@ -179,19 +179,22 @@ class Committer:
     async def _make(
         self, training: Training, workload: Workload, trouble: Trouble | None
     ) -> Trouble | bool:
-        """The Job, if nothing is amiss before it; as `_post`."""
+        """The Job, if nothing is amiss before it; as `post`."""
         if trouble is not None:
             return trouble
         job = jobs.job(workload, self._image)
         if workload.stays and workload.identity.role is Role.PREPARE:
             jobs.give_token(job, secrets.token_hex(16))
-        return await self._post(training, job)
+        return await self.post(training, job, training.uid)
 
-    async def _post(self, training: Training, document: Object) -> Trouble | bool:
-        """Why an object could not be made; else whether it had to be, or was there already."""
+    async def post(self, training: Training, document: Object, owner: str) -> Trouble | bool:
+        """Why an object could not be made; else whether it had to be, or was there already.
+
+        owner: the uid of its controller.
+        """
         self._must_lead()
         try:
-            made = await self._cluster.create(document, training.uid)
+            made = await self._cluster.create(document, owner)
         except (errors.NameTaken, errors.Refused) as error:
             told = {"namespace": training.namespace, "object": document["metadata"]["name"]}
             log.warning("not created", extra={**told, "reason": error.reason, "said": str(error)})
@@ -223,7 +226,7 @@ class Committer:
             await self._cluster.delete_record(namespace, meta["name"], meta["uid"])
             self._wrote("delete", namespace, meta["name"], kind=round_api.KIND)
 
-    async def _tell(self, training: Training, events: Sequence[Event]) -> None:
+    async def tell(self, training: Training, events: Sequence[Event]) -> None:
         """Best effort: what an event tells stands in the status, too."""
         now = self._clock()
         for number, event in enumerate(events[:EVENTS]):

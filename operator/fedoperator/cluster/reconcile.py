@@ -21,6 +21,7 @@ from fedoperator.api.training import Training, TrainingSpec
 from fedoperator.cluster.api import Object
 from fedoperator.cluster.client import Cluster, is_owned
 from fedoperator.cluster.commit import Committer
+from fedoperator.cluster.gangs import Gangs
 from fedoperator.cluster.hubs import Hubs
 from fedoperator.cluster.series import Seen
 from fedoperator.cluster.telemetry import Telemetry
@@ -59,6 +60,7 @@ class Reconciler:
         self._telemetry = telemetry
         self._hubs = hubs
         self._clock = clock
+        self._gangs = Gangs(committer)
         self._troubles: dict[Key, tuple[str, Troubles]] = {}
 
     async def look(self, key: Key) -> Next:
@@ -107,6 +109,7 @@ class Reconciler:
         except (errors.NameTaken, errors.Refused) as error:
             await self._block(read, error.reason, str(error))
             raise
+        await self._gangs.keep(training, owned)
         self._hubs.tell(key, plan)
         self._telemetry.seen(
             key,
@@ -123,6 +126,7 @@ class Reconciler:
     def _forget(self, key: Key) -> None:
         uid, _ = self._troubles.pop(key, ("", None))
         self._committer.forget(uid)
+        self._gangs.forget(uid)
         self._hubs.forget(key)
         self._telemetry.forgotten(key)
 
@@ -130,7 +134,9 @@ class Reconciler:
         """Those of this very training, not of one of the same name before it."""
         known = self._troubles.get(key)
         if known is None or known[0] != uid:
-            self._committer.forget(known[0] if known is not None else "")
+            gone = known[0] if known is not None else ""
+            self._committer.forget(gone)
+            self._gangs.forget(gone)
             known = self._troubles[key] = (uid, Troubles())
         return known[1]
 

@@ -27,6 +27,9 @@ NEEDED: Sequence[Right] = (
 )
 """Where trainings are: exactly what the operator asks for, and what the chart grants."""
 
+GANGS: Sequence[Right] = (("scheduling.k8s.io", "podgroups", "get create"),)
+"""Beside these, for trainings with `scheduling.gang`; who lacks them is told there."""
+
 LEASE: Sequence[Right] = (("coordination.k8s.io", "leases", "get create update"),)
 """Where its lease is."""
 

@@ -5,54 +5,25 @@ participant the newest value there is, so that a series does not blink between r
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from fedoperator.api.round import Assignment, Record, State
+from fedoperator.api.round import Assignment, Measured, Range, Record, State
 from fedoperator.api.status import Phase, TrainingStatus
+from fedoperator.cluster.families import FAMILIES, OWN
 from fedoperator.cluster.workqueue import Key
 from fedoperator.rounds import quarantine
 
-_TRAINING = ("namespace", "training")
-_FAMILIES = {
-    "training_phase": ("1 for the phase a training is in, 0 for the others.", ("phase",)),
-    "training_reason": ("1 for the reason why a training is where it is.", ("reason",)),
-    "training_round": ("The round in progress; 0 is the making of the initial model.", ()),
-    "training_rounds": ("Rounds asked for.", ()),
-    "training_started_timestamp_seconds": ("When the first round began.", ()),
-    "global_model_round": ("The round of the newest global model.", ()),
-    "global_metric": ("A metric of the last evaluated global model.", ("metric",)),
-    "global_metric_round": ("The round of the global model that was last evaluated.", ()),
-    "participant_samples": ("What a participant last trained on.", ("participant",)),
-    "participant_seconds": ("How long a participant last trained.", ("participant",)),
-    "participant_weight": ("A participant's last share of the mean.", ("participant",)),
-    "participant_metric": (
-        "A metric that a participant last reported while it trained or evaluated.",
-        ("participant", "role", "metric"),
-    ),
-    "participant_attempt_failures": (
-        "Failed attempts of a participant that count against its retries, in this round.",
-        ("participant",),
-    ),
-    "round_participants": ("Participants of the round in progress, by state.", ("state",)),
-    "round_quarantined": ("Participants left out of the round for having lost too many.", ()),
-    "participant_quarantined_until_round": (
-        "The last round that a participant is left out of.",
-        ("participant",),
-    ),
-    "participant_rounds_lost": (
-        "Rounds in a row that a participant lost by its own fault, before this one.",
-        ("participant",),
-    ),
-    "round_quorum_misses": ("How often the round in progress missed its quorum.", ()),
-    "aggregation_bytes": ("Read from update files by the last aggregation.", ()),
-    "aggregation_seconds": ("Time taken by the last aggregation.", ()),
-    "aggregation_peak_memory_bytes": ("Peak memory of the last aggregation.", ()),
-}
+REASONS = 20
+"""Of lost participants, told apart; a script may have any number of words for its failures."""
+
+LOST: frozenset[State] = frozenset({"Failed", "Late", "Rejected", "Dropped"})
+NOT_OVERHEAD = frozenset({"Suspended", "Evaluating"})
+
 Series = tuple[str, tuple[str, ...], float]
 """Name without the prefix, values of the labels beyond the training's, value."""
 
@@ -88,8 +59,8 @@ class TrainingSeries(Collector):
 
 def _families() -> dict[str, GaugeMetricFamily]:
     return {
-        name: GaugeMetricFamily(f"fedtrain_{name}", text, labels=[*_TRAINING, *labels])
-        for name, (text, labels) in _FAMILIES.items()
+        name: GaugeMetricFamily(f"fedtrain_{name}", family.says, labels=[*OWN, *family.labels])
+        for name, family in FAMILIES.items()
     }
 
 
@@ -111,24 +82,61 @@ def _series(seen: Seen) -> Iterator[Series]:
     if status.evaluated_round is not None:
         yield "global_metric_round", (), status.evaluated_round
     if seen.records:
-        yield from _of_round(seen.records[-1])
+        yield from _of_newest_round(seen.records[-1])
+        yield from _of_published_round(seen.records)
         yield from _of_participants(seen.records)
         yield from _of_aggregation(seen.records)
 
 
-def _of_round(record: Record) -> Iterator[Series]:
-    states = Counter(p.state for p in record.status.participants)
+def _of_newest_round(record: Record) -> Iterator[Series]:
+    participants, status = record.status.participants, record.status
+    if status.phase != "Published" and status.started_at is not None:
+        yield "round_started_timestamp_seconds", (), status.started_at.timestamp()
+    yield "round_invited_participants", (), len(participants)
+    states = Counter(p.state for p in participants)
     for state in get_args(State):
         yield "round_participants", (state,), states[state]
+    for reason, count in _by_reason(p for p in participants if p.state in LOST):
+        yield "round_lost_participants", (reason,), count
+    yield "round_retries", (), sum(p.attempt - 1 for p in participants)
     out = quarantine.left_out(record)
     yield "round_quarantined", (), len(out)
     for name, until in out.items():
         yield "participant_quarantined_until_round", (name,), until
     for name, lost in record.spec.losing.items():
         yield "participant_rounds_lost", (name,), lost
-    yield "round_quorum_misses", (), record.status.misses
-    for p in record.status.participants:
+    yield "round_quorum_misses", (), status.misses
+    for p in participants:
         yield "participant_attempt_failures", (p.name,), p.failures
+
+
+def _by_reason(lost: Iterable[Assignment]) -> Iterator[tuple[str, int]]:
+    """The most frequent; all others are Other."""
+    counts = Counter(p.reason or p.state for p in lost)
+    most = counts.most_common(REASONS)
+    yield from most
+    if others := counts.total() - sum(count for _, count in most):
+        yield "Other", others
+
+
+def _of_published_round(records: Sequence[Record]) -> Iterator[Series]:
+    published = [r.status for r in records if r.status.phase == "Published"]
+    if not published:
+        return
+    last = published[-1]
+    evaluated = [s.durations["Evaluating"] for s in published if "Evaluating" in s.durations]
+    durations = dict(last.durations)
+    if evaluated:
+        durations["Evaluating"] = evaluated[-1]
+    for phase, seconds in durations.items():
+        yield "round_duration_seconds", (phase,), seconds
+    took = sum(s for phase, s in last.durations.items() if phase not in NOT_OVERHEAD)
+    trained = [p.seconds for p in last.participants if p.state == "Accepted" and p.seconds]
+    if trained:
+        yield "round_overhead_seconds", (), max(0.0, took - max(trained))
+    if last.accelerators is not None:
+        yield "round_accelerator_seconds", ("held",), last.accelerators.held
+        yield "round_accelerator_seconds", ("used",), last.accelerators.used
 
 
 def _of_participants(records: Iterable[Record]) -> Iterator[Series]:
@@ -146,14 +154,37 @@ def _of_participants(records: Iterable[Record]) -> Iterator[Series]:
 
 
 def _measured(p: Assignment) -> Iterator[tuple[tuple[str, tuple[str, ...]], float]]:
-    for name, value in (("samples", p.samples), ("seconds", p.seconds), ("weight", p.weight)):
+    values = {"samples": p.samples, "seconds": p.seconds, "weight": p.weight}
+    for name, value in {**values, "update_norm": p.norm, "update_cosine": p.cosine}.items():
         if value is not None:
             yield (name, (p.name,)), float(value)
 
 
 def _of_aggregation(records: Iterable[Record]) -> Iterator[Series]:
-    measured = [r.status.measured for r in records if r.status.measured is not None]
+    states = [Counter(p.state for p in r.status.participants) for r in records]
+    decided = [count for count in states if count["Accepted"] + count["Rejected"]]
+    if decided:
+        yield "aggregation_updates", ("accepted",), decided[-1]["Accepted"]
+        yield "aggregation_updates", ("rejected",), decided[-1]["Rejected"]
+    measured = [
+        (r.status.measured, count["Accepted"])
+        for r, count in zip(records, states, strict=True)
+        if r.status.measured is not None
+    ]
     if measured:
-        yield "aggregation_bytes", (), measured[-1].bytes
-        yield "aggregation_seconds", (), measured[-1].seconds
-        yield "aggregation_peak_memory_bytes", (), measured[-1].peak_memory
+        yield from _of_measured(*measured[-1])
+
+
+def _of_measured(measured: Measured, accepted: int) -> Iterator[Series]:
+    yield "aggregation_bytes", (), measured.bytes
+    yield "aggregation_seconds", (), measured.seconds
+    yield "aggregation_peak_memory_bytes", (), measured.peak_memory
+    if accepted:
+        yield "aggregation_update_bytes", (), measured.bytes / accepted
+    for name, found in (("norm", measured.norms), ("cosine", measured.cosines)):
+        for of in Range.model_fields if found is not None else ():
+            yield f"aggregation_update_{name}", (of,), getattr(found, of)
+    if measured.exchange_free is not None:
+        yield "exchange_free_bytes", (), measured.exchange_free
+    if measured.exchange_size is not None:
+        yield "exchange_size_bytes", (), measured.exchange_size

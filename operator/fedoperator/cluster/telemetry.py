@@ -12,6 +12,16 @@ from prometheus_client.registry import CollectorRegistry
 from fedoperator.cluster.series import Seen, TrainingSeries
 from fedoperator.cluster.workqueue import Key
 
+GAUGES = {
+    "queue_keys": "Trainings known to the queue.",
+    "queue_depth": "Trainings due to be looked at.",
+    "queue_oldest_seconds": "For how long the oldest training has been due or under way.",
+    "leader": "1 while this process holds the lease.",
+    "event_loop_lag_seconds": "By how much the event loop was late of late.",
+    "watch_age_seconds": "Since the watch opened longest ago was opened.",
+}
+"""Of the operator, those that are asked for at every scrape; name without the prefix → meaning."""
+
 
 class Telemetry:
     """Everything that is measured, in a registry of its own."""
@@ -22,6 +32,17 @@ class Telemetry:
         self._seen: dict[Key, Seen] = {}
         registry.register(TrainingSeries(self._seen))
         prometheus_client.ProcessCollector(registry=registry)
+        self._waits = prometheus_client.Histogram(
+            "fedtrain_operator_queue_duration_seconds",
+            "Time for which a training was due before a look at it began.",
+            buckets=(0.001, 0.01, 0.1, 0.3, 1, 3, 10, 30, 100),
+            registry=registry,
+        )
+        self._retries = prometheus_client.Counter(
+            "fedtrain_operator_queue_retries_total",
+            "Looks begun because the one before had failed.",
+            registry=registry,
+        )
         self._looks = prometheus_client.Histogram(
             "fedtrain_operator_look_duration_seconds",
             "Time taken by one look at a training.",
@@ -62,6 +83,11 @@ class Telemetry:
     def forgotten(self, key: Key) -> None:
         self._seen.pop(key, None)
 
+    def waited(self, seconds: float, again: bool) -> None:
+        self._waits.observe(seconds)
+        if again:
+            self._retries.inc()
+
     def looked(self, seconds: float, failed: str | None) -> None:
         self._looks.observe(seconds)
         if failed is not None:
@@ -74,9 +100,10 @@ class Telemetry:
     def wrote(self, what: str) -> None:
         self._writes.labels(what).inc()
 
-    def gauge(self, name: str, documentation: str, value: Callable[[], float]) -> None:
-        """A series of the operator that is asked for at every scrape."""
-        gauge = prometheus_client.Gauge(name, documentation, registry=self.registry)
+    def gauge(self, name: str, value: Callable[[], float]) -> None:
+        """One of GAUGES, and who knows it."""
+        full = f"fedtrain_operator_{name}"
+        gauge = prometheus_client.Gauge(full, GAUGES[name], registry=self.registry)
         gauge.set_function(value)
 
     def render(self) -> bytes:

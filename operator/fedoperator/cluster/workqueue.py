@@ -49,7 +49,9 @@ class Next:
 
 
 class Watcher(Protocol):
-    """Who is told of every look that ended; for metrics."""
+    """Who is told of every look; for metrics. seconds: that its key was due, or that it took."""
+
+    def waited(self, seconds: float, again: bool) -> None: ...
 
     def looked(self, seconds: float, failed: str | None) -> None: ...
 
@@ -148,8 +150,12 @@ class Queue:
                 await self._some_ready.wait()
             key = self._ready.popleft()
             item = self._items[key]
+            due_at = item.ready_at
             item.ready_at, item.running, item.again, item.at_once = None, True, False, False
             item.started_at = asyncio.get_running_loop().time()
+            if self._watcher is not None and due_at is not None:
+                since = max(due_at, self._running_since or due_at)
+                self._watcher.waited(item.started_at - since, again=item.failures > 0)
             asked = await self._looked(key, item)
             item.running = False
             ended_at = asyncio.get_running_loop().time()

@@ -39,8 +39,8 @@ class Report:
         """Said even when quiet."""
         self._print(line)
 
-    def show(self, training: Training) -> None:
-        """How things stand; called at every look."""
+    def show(self, training: Training, record: Record | None = None) -> None:
+        """How things stand; called at every look. record: of the round in progress, if known."""
 
     def close(self) -> None:
         """Before the last word."""
@@ -61,7 +61,9 @@ class Live(Report):
         super().__init__()
         import rich.progress
 
-        self._bar = rich.progress.Progress(
+        from fedoperator.local import participants
+
+        self._bar = participants.Bar(
             rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(),
             rich.progress.TextColumn("{task.fields[news]}"),
@@ -72,7 +74,7 @@ class Live(Report):
         self._task = self._bar.add_task("", total=1, news="")
         self._bar.start()
 
-    def show(self, training: Training) -> None:
+    def show(self, training: Training, record: Record | None = None) -> None:
         status, spec = training.status, training.spec
         counts = status.participants
         published = status.global_model.round if status.global_model else 0
@@ -86,6 +88,7 @@ class Live(Report):
             completed=done,
             news="  ".join(filter(None, news)),
         )
+        self._bar.record = record
         self._bar.refresh()
 
     def complain(self, line: str) -> None:

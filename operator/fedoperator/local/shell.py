@@ -96,7 +96,7 @@ class Shell:
             changed = self._children.look()
             plan = self._decided()
             changed |= self._commit(plan)
-            self._report.show(self._training)
+            self._report.show(self._training, self._record(self._training.status.round))
             if changed:
                 signals.wait(_BREATH)
                 continue

@@ -165,6 +165,10 @@ def _weighted(
         if p.state == "Accepted"
     }
     total = sum(weights.values())
+    # Candidates are in order of name, and so are the aggregation's lists.
+    accepted = sorted((p for p in settled if p.state == "Accepted"), key=lambda p: p.name)
+    compared = {p.name: p for p in results.compared(accepted, result)}
+    settled = [compared.get(p.name, p) for p in settled]
     return [
         p.model_copy(update={"weight": weights[p.name] / total})
         if p.name in weights and total

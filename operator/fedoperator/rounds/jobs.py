@@ -182,6 +182,7 @@ def job(workload: Workload, controller_image: str) -> Object:
                     **_pod(workload, controller_image),
                     **_spread(workload, labels),
                     **_together(workload, labels),
+                    **_in_a_gang(workload),
                 },
             },
         },
@@ -214,6 +215,48 @@ def _together(workload: Workload, labels: Object) -> Object:
         kind = "preferredDuringSchedulingIgnoredDuringExecution"
         terms = [{"weight": 100, "podAffinityTerm": term}]
     return {"affinity": {"podAffinity": {kind: terms}}}
+
+
+def _in_a_gang(workload: Workload) -> Object:
+    scheduling = workload.training.spec.scheduling
+    if scheduling is None or not scheduling.gang or workload.nodes == 1:
+        return {}
+    return {"schedulingGroup": {"podGroupName": workload.name}}
+
+
+def pod_group(job: Object) -> Object | None:
+    """What the pods of a Job, as listed, wait for to start together; None if they do not.
+
+    It needs the Job's uid, to go with it: the pods that come first wait, no scheduler places them.
+    """
+    pod = job["spec"]["template"]["spec"]
+    if "schedulingGroup" not in pod:
+        return None
+    priority = pod.get("priorityClassName")
+    return {
+        "apiVersion": "scheduling.k8s.io/v1beta1",
+        "kind": "PodGroup",
+        "metadata": {
+            "name": pod["schedulingGroup"]["podGroupName"],
+            "namespace": job["metadata"]["namespace"],
+            "labels": {observed.TRAINING_LABEL: job["metadata"]["labels"][observed.TRAINING_LABEL]},
+            "ownerReferences": [
+                {
+                    "apiVersion": "batch/v1",
+                    "kind": "Job",
+                    "name": job["metadata"]["name"],
+                    "uid": job["metadata"]["uid"],
+                    "controller": True,
+                }
+            ],
+        },
+        "spec": {
+            "schedulingPolicy": {"gang": {"minCount": job["spec"]["completions"]}},
+            # Who loses one pod of a torchrun has lost them all.
+            "disruptionMode": {"all": {}},
+            **({"priorityClassName": priority} if priority is not None else {}),
+        },
+    }
 
 
 def _asked_of_the_queue(workload: Workload) -> Object:

@@ -15,6 +15,7 @@ from fedoperator.api.base import timestamp
 from fedoperator.api.round import Assignment, Record, RoundStatus
 from fedoperator.api.training import Training
 from fedoperator.rounds import (
+    accounting,
     bounds,
     deadline,
     events,
@@ -70,12 +71,15 @@ def decide(
     status = summary.status(training, rounds, look.now)
     if status.terminal:
         rounds = {number: life.abandoned(record) for number, record in rounds.items()}
-    rounds = {n: bounds.bounded(training.spec, record) for n, record in rounds.items()}
+    before = {record.spec.round: record for record in records}
+    rounds = {
+        n: bounds.bounded(training.spec, accounting.counted(look, status, before.get(n), record))
+        for n, record in rounds.items()
+    }
     current = rounds[max(rounds)]
     live = {} if status.terminal else dict(_live(rounds))
     after = training.model_copy(update={"status": status})
     create, handed = resident.placed(_wanted(look, after, live), look.carriers, frozenset(live))
-    before = {record.spec.round: record for record in records}
     changed = tuple(r for n, r in sorted(rounds.items()) if r != before.get(n))
     return Plan(
         status=status,

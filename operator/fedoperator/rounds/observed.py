@@ -247,11 +247,16 @@ def identity_of(job: Mapping[str, Any]) -> Identity | None:
         return None
 
 
+def is_over(job: Mapping[str, Any]) -> bool:
+    """At the first of each pair: on a dead node the second never comes (KEP-3998)."""
+    conditions = (job.get("status") or {}).get("conditions") or []
+    over = {"FailureTarget", "Failed", "SuccessCriteriaMet", "Complete"}
+    return any(c["type"] in over and c["status"] == "True" for c in conditions)
+
+
 def wants_pods(job: Mapping[str, Any], now: datetime) -> bool:
     """Whether a Job alone does not tell enough: it is over, or not ready although it should be."""
-    status = job.get("status") or {}
-    over = {"FailureTarget", "Failed", "SuccessCriteriaMet", "Complete"}
-    if any(c["type"] in over and c["status"] == "True" for c in status.get("conditions") or []):
+    if is_over(job):
         return True
     if is_ready(job) or is_suspended(job):
         return False

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from fedoperator.api.round import Assignment, Candidate, FineTuned, Measured
+from fedoperator.api.round import Assignment, Candidate, FineTuned, Measured, Range
 from fedoperator.api.training import TrainingSpec
 from fedoperator.rounds import bounds
 from fedoperator.rounds.observed import Trouble
@@ -102,7 +102,34 @@ def measured(result: Mapping[str, Any]) -> Measured:
         seconds=number(result.get("seconds")) or 0.0,
         peak_memory=whole(result.get("peakMemory")) or 0,
         residual=number(result.get("residual")),
+        norms=_range(result, "norms"),
+        cosines=_range(result, "cosines"),
+        exchange_free=whole(result.get("exchangeFree")),
+        exchange_size=whole(result.get("exchangeSize")),
     )
+
+
+def _range(result: Mapping[str, Any], name: str) -> Range | None:
+    spread = result.get("spread")
+    values = spread.get(name) if isinstance(spread, Mapping) else None
+    numbers = [number(v) for v in values] if isinstance(values, list) else []
+    match numbers:
+        case [float() as least, float() as median, float() as most]:
+            return Range(least=least, median=median, most=most)
+    return None
+
+
+def compared(accepted: Sequence[Assignment], result: Mapping[str, Any]) -> list[Assignment]:
+    """Each accepted, in the candidates' order, with its norm and cosine, if told of all of them."""
+    columns = [result.get(name) for name in ("norms", "cosines")]
+    norms, cosines = (
+        c if isinstance(c, list) and len(c) == len(accepted) else [None] * len(accepted)
+        for c in columns
+    )
+    return [
+        p.model_copy(update={"norm": number(norm), "cosine": number(cosine)})
+        for p, norm, cosine in zip(accepted, norms, cosines, strict=True)
+    ]
 
 
 def mean(spec: TrainingSpec, evaluations: Sequence[Assignment]) -> dict[str, float]:

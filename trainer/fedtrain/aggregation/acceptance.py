@@ -49,9 +49,13 @@ def weighed(task: AggregateTask, standing: Standing) -> tuple[Standing, tuple[fl
 
 
 def accepted(
-    standing: Standing, weights: Sequence[float], squares: Sequence[float]
+    standing: Standing,
+    weights: Sequence[float],
+    squares: Sequence[float],
+    cosines: Sequence[float | None],
 ) -> tuple[Accepted, ...]:
-    """The members, for the manifest. squares: of each one's parameters, summed."""
+    """The members, for the manifest. squares: of each one's parameters, summed. cosines: see
+    `weighting.cosines`."""
     return tuple(
         Accepted(
             participant=standing.candidates[number][0],
@@ -60,8 +64,11 @@ def accepted(
             samples=standing.claims[number].samples,
             digest=standing.claims[number].digest,
             norm=float(f"{math.sqrt(square):.{_DIGITS}g}"),
+            cosine=None if cosine is None else round(cosine, _DIGITS - 1),
         )
-        for number, weight, square in zip(standing.members, weights, squares, strict=True)
+        for number, weight, square, cosine in zip(
+            standing.members, weights, squares, cosines, strict=True
+        )
     )
 
 

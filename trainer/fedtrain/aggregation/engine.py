@@ -6,6 +6,7 @@ the published bytes are those of a round without them. Killed anywhere and run a
 bytes; once published, the manifest is the result, and a second run only says so.
 """
 
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -70,12 +71,20 @@ def aggregate(task: AggregateTask, root: Path, threads: int, peers: Peers | None
         "seconds": round(watch.seconds, 3),
         "peakMemory": peak_memory(),
         **manifest.measured,
+        **_space(root),
     }
     verdicts = Verdicts(
         candidates=task.candidates, accepted=manifest.accepted, rejected=manifest.rejected
     )
     sentence = f"{len(manifest.accepted)} of {len(task.candidates)} updates became {task.output}"
     return Message(message=sentence, result=verdicts.result(measured, task.missing))
+
+
+def _space(root: Path) -> dict[str, int]:
+    """Bytes of the exchange's volume, as this aggregation leaves it."""
+    volume = os.statvfs(root)
+    free, size = volume.f_bavail * volume.f_frsize, volume.f_blocks * volume.f_frsize
+    return {"exchangeFree": free, "exchangeSize": size}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +233,7 @@ def _open_base(task: AggregateTask, root: Path, opened: ExitStack) -> _Base:
 
 
 def _manifest(task: AggregateTask, base: _Base, folded: Folded) -> Manifest:
-    entries = accepted(folded.standing, folded.weights, folded.squares)
+    entries = accepted(folded.standing, folded.weights, folded.squares, folded.cosines)
     last: Mapping[str, tuple[int, int]] = {
         **base.manifest.last_accepted,
         **{entry.participant: (task.round, entry.attempt) for entry in entries},

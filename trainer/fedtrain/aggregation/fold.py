@@ -26,6 +26,8 @@ from fedtrain.strategies import Strategy
 from fedtrain.tensorfile import TensorWriter, bytes_of
 
 Array = np.ndarray[Any, Any]
+SAMPLE = 1024
+"""Values of a unit, its first ones, whose directions are compared."""
 
 
 class BaseModel(Protocol):
@@ -103,9 +105,12 @@ class Fold(UnitPass):
             for slot, values in state.items():
                 server.state.read(slot, spec, start, values)
                 slot_tiles[slot].update(bytes_of(values))
+            reading.sample = self._sample(unit, start, stop, bench)
             combined = self._combined(reading, start, stop, state, bench)
             if reading.unsound:
                 continue
+            if reading.sample is not None:
+                self._align(spec.name, start, reading.sample, combined)
             if spec.kind == "parameter":
                 combined = server.strategy.step(base, combined, state)
             elif spec.kind == "buffer":
@@ -117,6 +122,21 @@ class Fold(UnitPass):
         for slot, tiles in slot_tiles.items():
             self.record.hashed("state", tensor_name(slot, spec.name), unit.start, tiles.finish())
         server.model_file.write_out(spec.name, unit.start, unit.stop)
+
+    def _sample(self, unit: Unit, start: int, stop: int, bench: Bench) -> Array | None:
+        """Where the first values of a parameter's unit are kept, until it is known what all of them
+        come to: a cosine of everything would have to read everything once more."""
+        count = min(stop, unit.start + SAMPLE) - start
+        if count <= 0 or unit.tensor.spec.kind != "parameter":
+            return None
+        shape = len(self.updates), count
+        return bench.array("sample", shape[0] * shape[1]).reshape(shape)
+
+    def _align(self, name: str, start: int, sample: Array, combined: Array) -> None:
+        wide, whole = sample.astype(np.float64), combined[: sample.shape[1]].astype(np.float64)
+        products, squares = np.einsum("ij,j->i", wide, whole), np.einsum("ij,ij->i", wide, wide)
+        sums = [*products.tolist(), *squares.tolist(), float(np.einsum("i,i->", whole, whole))]
+        self.record.aligned(name, start, sums)
 
     def _read_base(self, name: str, start: int, out: Array) -> None:
         try:

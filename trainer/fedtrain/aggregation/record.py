@@ -27,6 +27,7 @@ class Record:
         self._hashes: dict[str, dict[str, dict[int, bytes]]] = {}
         self._squares: dict[str, dict[int, Sequence[float]]] = {}
         self._largest: dict[str, dict[int, Sequence[float]]] = {}
+        self._alignment: dict[str, dict[int, Sequence[float]]] = {}
         self._residuals: dict[str, tuple[float, float]] = {}
         self._waiting: dict[int, tuple[str, Array | None]] = {}
         self._next = 0
@@ -68,6 +69,11 @@ class Record:
             if largest is not None:
                 self._largest.setdefault(tensor, {})[start] = largest
 
+    def aligned(self, tensor: str, start: int, sums: Sequence[float]) -> None:
+        """Of the sample of `tensor` at element `start`, as `Report.alignment` has them."""
+        with self._lock:
+            self._alignment.setdefault(tensor, {})[start] = sums
+
     def off(self, pair: str, difference: float, whole: float) -> None:
         """The residual of a pair, named after its A, see `lowrank.residual`."""
         with self._lock:
@@ -93,10 +99,8 @@ class Record:
                 source: {name: _in_order(runs).hex() for name, runs in tensors.items()}
                 for source, tensors in self._hashes.items()
             },
-            squares={
-                name: tuple(float(sum(column)) for column in zip(*_ordered(units), strict=True))
-                for name, units in self._squares.items()
-            },
+            squares=_summed(self._squares),
+            alignment=_summed(self._alignment),
             largest={
                 name: tuple(max(column) for column in zip(*_ordered(units), strict=True))
                 for name, units in self._largest.items()
@@ -120,6 +124,13 @@ class Record:
         known = self._products.get(key)
         self._products[key] = products if known is None else np.add(known, products, out=known)
         self._tensor = None
+
+
+def _summed(tensors: dict[str, dict[int, Sequence[float]]]) -> dict[str, tuple[float, ...]]:
+    return {
+        name: tuple(float(sum(column)) for column in zip(*_ordered(units), strict=True))
+        for name, units in tensors.items()
+    }
 
 
 def _ordered(units: dict[int, Sequence[float]]) -> list[Sequence[float]]:

@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+_AS_THEY_ARE = ("complete", "hashes", "squares", "largest", "alignment", "residuals", "written")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +52,11 @@ class Report:
     or written ("base", "state", "model", "server", or a candidate's number) → tensor of that file →
     the sha256 of its tiles in hex, end to end. squares, largest: tensor of the schema → sum of
     squares (0 unless a parameter) and largest magnitude of each candidate of the pass, in order,
-    and of the strategy's center after them. products: tensor → (K, K) inner products, fp64; a
-    process on its own keeps one sum, "". residuals: A of a pair → what `lowrank.residual` says.
-    written: bytes of the model's and the server's files, of
-    which this process wrote a part.
+    and of the strategy's center after them. alignment: tensor → of the fold's samples each update's
+    product with what was combined, each one's squares, and those of the latter. products: tensor →
+    (K, K) inner products, fp64; a process on its own keeps one sum, "". residuals: A of a pair →
+    what `lowrank.residual` says. written: bytes of the model's and the server's files, of which
+    this process wrote a part.
     """
 
     complete: bool = True
@@ -63,16 +65,14 @@ class Report:
     hashes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     squares: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     largest: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    alignment: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     products: Mapping[str, Array] = field(default_factory=dict)
     residuals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     written: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """One line; `from_json` gives the same values back, floating point to the last bit."""
-        document = {
-            name: getattr(self, name)
-            for name in ("complete", "hashes", "squares", "largest", "residuals", "written")
-        }
+        document = {name: getattr(self, name) for name in _AS_THEY_ARE}
         document["refusals"] = [dataclasses.asdict(refusal) for refusal in self.refusals]
         document["claims"] = [dataclasses.asdict(claim) for claim in self.claims]
         document["products"] = {name: _text(array) for name, array in self.products.items()}
@@ -87,7 +87,7 @@ class Report:
                 Refusal(**{**entry, "at": tuple(entry["at"])}) for entry in document["refusals"]
             )
             document["claims"] = tuple(Claim(**entry) for entry in document["claims"])
-            for name in ("squares", "largest", "residuals"):
+            for name in ("squares", "largest", "alignment", "residuals"):
                 document[name] = {key: tuple(row) for key, row in document[name].items()}
             document["products"] = {
                 name: _array(entry) for name, entry in document["products"].items()
@@ -126,6 +126,7 @@ def merged(reports: Sequence[Report]) -> Report:
         hashes=hashes,
         squares=_united(report.squares for report in reports),
         largest=_united(report.largest for report in reports),
+        alignment=_united(report.alignment for report in reports),
         products=_united(report.products for report in reports),
         residuals=_united(report.residuals for report in reports),
         written={name: sum(report.written.get(name, 0) for report in reports) for name in names},

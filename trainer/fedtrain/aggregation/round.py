@@ -22,7 +22,7 @@ from fedtrain.aggregation.server import ServerState, described
 from fedtrain.aggregation.units import Carried, carried
 from fedtrain.aggregation.updates import Update
 from fedtrain.aggregation.verdicts import Verdicts, VerdictsError
-from fedtrain.aggregation.weighting import Known, must_measure, squares, weighting
+from fedtrain.aggregation.weighting import Known, cosines, must_measure, squares, weighting
 from fedtrain.codecs import Codec
 from fedtrain.contract import MODEL_FILE, SERVER_FILE, AggregateTask
 from fedtrain.errors import ContractError, TryAgain
@@ -41,12 +41,14 @@ STACK_BYTES = 32 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folded:
-    """A round that came to its end: who stands, and what was written. squares: see acceptance.
-    residual: of the published products, see `lowrank.relative`; None if nobody asked."""
+    """A round that came to its end: who stands, and what was written. squares: see acceptance;
+    cosines: see weighting. residual: of the published products, see `lowrank.relative`; None if
+    nobody asked."""
 
     standing: Standing
     weights: Sequence[float]
     squares: Sequence[float]
+    cosines: Sequence[float | None]
     model_digest: str
     state_digest: str | None
     size: int
@@ -78,7 +80,7 @@ class Round:
         if count < needed:
             verdicts = Verdicts(
                 candidates=self.task.candidates,
-                accepted=accepted(standing, [0.0] * count, [0.0] * count),
+                accepted=accepted(standing, [0.0] * count, [0.0] * count, [None] * count),
                 rejected=rejected(standing),
             )
             sentence = f"{count} updates were accepted, {needed} are needed"
@@ -294,6 +296,7 @@ class Round:
             standing=standing,
             weights=weights,
             squares=squares(report, self.schema, len(weights)),
+            cosines=cosines(report, self.schema, len(weights)),
             model_digest=model,
             state_digest=state,
             size=written.written["model"],

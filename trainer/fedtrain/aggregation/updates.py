@@ -111,6 +111,7 @@ class UnitReading:
     """One unit of all updates of a pass: read piece by piece, hashed, looked at, decoded.
 
     scales: fp32 by which a parameter's values are multiplied, or None. unsound: their positions.
+    sample: (K, n), into which the first n values of what is read next go, or None.
     """
 
     unit: Unit
@@ -120,6 +121,7 @@ class UnitReading:
     scales: Array | None = None
     largest: bool = False
     unsound: set[int] = field(default_factory=set)
+    sample: Array | None = None
     _tiles: list[list[RunningTiles]] = field(default_factory=list)
     _squares: list[float] = field(default_factory=list)
     _largest: list[float] = field(default_factory=list)
@@ -148,6 +150,8 @@ class UnitReading:
                 at = (self.unit.tensor.number, start)
                 self.record.refuse(update.candidate, refused.reason, str(refused), at)
                 continue
+            if self.sample is not None:
+                np.copyto(self.sample[position], value[: self.sample.shape[1]])
             yield position, value
 
     def finish(self, *others: float) -> None:

@@ -1,6 +1,7 @@
 """What became of each candidate, in words that fit a termination message."""
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,13 +58,44 @@ class Verdicts:
             if name in known
         }
         details = {e.participant: e.sentence[:_SENTENCE] for e in self.rejected[:_MOST_DETAILS]}
-        return _fit(_fit(result, "filled", filled), "details", details)
+        if measured:
+            result = {**result, "spread": self._spread()}
+        result = _fit(_fit(result, "filled", filled), "details", details)
+        whole = {**result, **self._each()}
+        return whole if measured and _room(whole) >= 0 else result
+
+    def _each(self) -> dict[str, list[Any]]:
+        """Norms and cosines of the accepted, in the task's order."""
+        known = {(entry.participant, entry.attempt): entry for entry in self.accepted}
+        ordered = [known[candidate] for candidate in self.candidates if candidate in known]
+        cosines = [None if e.cosine is None else _short(e.cosine) for e in ordered]
+        return {"norms": [_short(e.norm) for e in ordered], "cosines": cosines}
+
+    def _spread(self) -> dict[str, list[float]]:
+        """Least, median and most of each, of however many."""
+        each = self._each()
+        known = {key: [v for v in each[key] if v is not None] for key in ("norms", "cosines")}
+        return {
+            key: [min(values), _short(statistics.median(values)), max(values)]
+            for key, values in known.items()
+            if values
+        }
+
+
+def _room(result: Mapping[str, Any]) -> int:
+    """Bytes that a termination message has left beside this result."""
+    whole = {**json.loads(Message().encode()), "result": result}
+    return MESSAGE_LIMIT - _MARGIN - len(json.dumps(whole, separators=(",", ":")))
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.3g}")
 
 
 def _fit(result: dict[str, Any], key: str, entries: Mapping[str, Any]) -> dict[str, Any]:
     """`result` with as many of the entries as a termination message has room for."""
     chosen: dict[str, Any] = {}
-    room = MESSAGE_LIMIT - _MARGIN - len(Message(result={**result, key: {}}).encode())
+    room = _room({**result, key: {}})
     for name, entry in entries.items():
         room -= len(json.dumps({name: entry}, separators=(",", ":")))
         if room < 0:

@@ -33,6 +33,23 @@ def squares(report: Report, schema: Schema, count: int) -> list[float]:
     return totals
 
 
+def cosines(report: Report, schema: Schema, count: int) -> list[float | None]:
+    """Between each update's parameters and what the round combined, as the fold's samples have it.
+
+    A sample is the first 1,024 values of a unit. None where either is zero.
+    """
+    totals = np.zeros(2 * count + 1)
+    for spec in schema.tensors:
+        if spec.name in report.alignment:
+            totals += report.alignment[spec.name]
+    products, norms = totals[:count], np.sqrt(totals[count:])
+    lengths = norms[:count] * norms[count]
+    return [
+        max(-1.0, min(1.0, float(product / length))) if length > 0 else None
+        for product, length in zip(products, lengths, strict=True)
+    ]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
     """Of the members, in their order: n_k / n, and lengths as their receipts say.

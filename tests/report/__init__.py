@@ -1,0 +1,1 @@
+"""The report of a training, from records that are written here."""
