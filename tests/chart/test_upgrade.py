@@ -165,6 +165,6 @@ def test_whoever_has_a_role_in_the_namespace_has_it_for_trainings(installed, rol
 
 def test_uninstall_leaves_trainings_and_their_records(installed, undisturbed):
     helm("uninstall", "--wait", "--timeout=120s")
-    assert stack.get("pods", *OPERATOR)["items"] == []
+    wait_until("no operator is left", lambda: not stack.get("pods", *OPERATOR)["items"])
     assert status_of("still")["phase"] == "Succeeded"
     assert digests("still") == undisturbed
