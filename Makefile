@@ -62,7 +62,12 @@ fmt: ## Format the code and mend what the linter can
 manifests: ## Generate the CRDs and the rendered install from their sources
 	$(RUN) python -m fedoperator.cli.crds
 	$(RUN) python charts/fedtrain/dashboards/generate.py
+	$(RUN) python -m docs.generator
 	$(RUN) python -m manifests.render
+
+.PHONY: docs
+docs: ## The documentation as a site, into site/
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
 
 .PHONY: shell
 shell: ## A shell with the environment of this checkout (python, torchrun, fedtrain)
@@ -74,5 +79,5 @@ down: ## Stop the development cluster and remove every trace of it
 
 .PHONY: clean
 clean: ## Remove caches and results of this checkout (not the shared cache)
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist runs
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist runs site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

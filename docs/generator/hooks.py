@@ -58,7 +58,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     parts = FENCE.split(markdown)
     for index in range(0, len(parts), 2):
         parts[index] = LINK.sub(
-            lambda found: _link(found, source, page.file.src_uri, config.repo_url), parts[index]
+            lambda found: _link(found, source, page.file.src_uri, config.extra["repository"]),
+            parts[index],
         )
     return "".join(parts)
 
