@@ -13,7 +13,7 @@ RUN = PATH="$(VENV)/bin:$$PATH"
 
 .PHONY: help
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-17s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Cluster, images, chart, the digits example, metrics: the whole thing, for real
@@ -31,6 +31,7 @@ check: ## Format, lint, types, layers, generated files, unit tests: two minutes 
 tools:
 	$(PYTHON) -c 'from devcluster import packages; packages.ensure()'
 	$(PYTHON) -m devcluster binary helm
+	$(PYTHON) -c 'from release import tools; tools.program("cyclonedx-py")'
 
 .PHONY: older
 older: tools ## The tests that need an API server, on the oldest Kubernetes that is supported
@@ -65,7 +66,63 @@ manifests: ## Generate what is generated: CRDs, dashboards, the install, the pag
 	$(RUN) python charts/fedtrain/dashboards/generate.py
 	$(RUN) python -m manifests.metrics
 	$(RUN) python -m manifests.values
+	$(RUN) python -m docs.generator
 	$(RUN) python -m manifests.render
+
+.PHONY: docs
+docs: ## The documentation as a site, into site/
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
+
+.PHONY: pins
+pins: ## Pins and hashes of all that is in the images, from constraints.txt: requirements/
+	$(RUN) python -m release.pins
+
+.PHONY: wheel
+wheel: ## The wheel, built twice and compared: dist/
+	$(RUN) python -m release.wheel
+
+.PHONY: sbom
+sbom: ## Bills of materials of the images, CycloneDX: dist/
+	$(RUN) python -m release.sbom
+
+.PHONY: chart
+chart: ## The chart, linted and packed: dist/
+	helm=$$($(PYTHON) -m devcluster binary helm) && mkdir -p dist && \
+	$$helm lint --strict charts/fedtrain && $$helm package --destination dist charts/fedtrain
+
+# Where images go, the program that builds them (docker, podman or buildah) and its options.
+REGISTRY ?= fedtrain
+BUILDER ?= docker
+BUILD_OPTIONS ?=
+VERSION = $(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' trainer/fedtrain/contract.py)
+BUILD = $(BUILDER) build $(BUILD_OPTIONS) --build-arg VERSION=$(VERSION) \
+	--build-arg REVISION=$(shell git rev-parse HEAD) --build-arg SOURCE=$(SOURCE) \
+	--build-arg CREATED=$(shell TZ=UTC git log -1 --date=iso-strict-local --format=%cd | sed 's/+00:00/Z/')
+
+.PHONY: image-controller image-tracker image-trainer images push
+image-controller: ## The controller's image: REGISTRY/controller:VERSION
+	$(BUILD) --target controller -t $(REGISTRY)/controller:$(VERSION) .
+image-tracker: ## The tracker's: REGISTRY/tracker:VERSION
+	$(BUILD) --target tracker -t $(REGISTRY)/tracker:$(VERSION) .
+image-trainer: ## The trainer's: REGISTRY/trainer:VERSION (torch: gigabytes)
+	$(BUILD) --target trainer -t $(REGISTRY)/trainer:$(VERSION) .
+images: image-controller image-tracker image-trainer ## All, with the labels of a release
+push: ## Push all to REGISTRY
+	$(BUILDER) push $(REGISTRY)/controller:$(VERSION)
+	$(BUILDER) push $(REGISTRY)/tracker:$(VERSION)
+	$(BUILDER) push $(REGISTRY)/trainer:$(VERSION)
+
+.PHONY: release
+release: ## All files of a release, if the changelog agrees with the tag: make release TAG=v1.2.3
+	$(RUN) python -m release.changelog --released "$(TAG)" > /dev/null
+	rm -rf dist
+	$(MAKE) wheel sbom chart
+	$(RUN) python -m release.changelog --released "$(TAG)" > dist/CHANGES.md
+
+.PHONY: publish
+publish: release ## The same as a release of the repository, by GitHub's own program
+	gh release create "$(TAG)" --verify-tag --title "fedtrain $(TAG)" --notes-file dist/CHANGES.md \
+		dist/*.whl dist/*.tgz dist/*.cdx.json
 
 .PHONY: shell
 shell: ## A shell with the environment of this checkout (python, torchrun, fedtrain)
@@ -77,5 +134,5 @@ down: ## Stop the development cluster and remove every trace of it
 
 .PHONY: clean
 clean: ## Remove caches and results of this checkout (not the shared cache)
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist runs
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist runs site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

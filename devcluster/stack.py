@@ -53,6 +53,12 @@ def image_bytes(tag: str = _CONTROLLER) -> int:
         shell.run("buildah", "rm", name)
 
 
+def labels(tag: str = _CONTROLLER) -> dict[str, str]:
+    """What an image says of itself."""
+    said = shell.run("buildah", "inspect", "--type", "image", tag)
+    return typing.cast(dict[str, str], json.loads(said)["OCIv1"]["config"]["Labels"])
+
+
 def kubectl(*arguments: str, stdin: str | None = None, seconds: float = 60) -> str:
     """What kubectl prints, as the administrator."""
     program = binaries.built("kubectl")

@@ -1,4 +1,4 @@
-"""docs/metrics.md, every metric that the operator exports: `python -m manifests.metrics`."""
+"""docs/reference/metrics.md, every metric that the operator exports: `python -m manifests.metrics`."""
 
 import pathlib
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from fedoperator.cluster.families import FAMILIES, OWN
 from fedoperator.cluster.telemetry import GAUGES, Telemetry
 
-FILE = pathlib.Path(__file__).parent.parent / "docs" / "metrics.md"
+FILE = pathlib.Path(__file__).parent.parent / "docs" / "reference" / "metrics.md"
 
 HEADER = """\
 # Metrics

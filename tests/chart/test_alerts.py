@@ -10,7 +10,7 @@ from tests.chart.conftest import CHART, ROOT, only
 
 RULES = CHART / "alerts" / "rules.yaml"
 TESTS = ROOT / "tests" / "chart" / "alerts_test.yaml"
-PAGES = ROOT / "docs" / "runbooks"
+PAGES = ROOT / "docs" / "how-to" / "runbooks"
 ALERTS = {
     rule["alert"]: rule
     for group in yaml.safe_load(RULES.read_text())["groups"]
@@ -52,7 +52,7 @@ def test_prometheus_has_nothing_to_say_about_the_rules(promtool):
 def test_every_alert_has_its_page_and_every_page_its_alert():
     assert {path.stem for path in PAGES.glob("*.md")} == set(ALERTS)
     for name, rule in ALERTS.items():
-        assert rule["annotations"]["runbook_url"].endswith(f"docs/runbooks/{name}.md")
+        assert rule["annotations"]["runbook_url"].endswith(f"/how-to/runbooks/{name}/")
         headings = [
             line for line in (PAGES / f"{name}.md").read_text().splitlines() if "## " in line
         ]

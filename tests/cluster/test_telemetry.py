@@ -207,7 +207,7 @@ def test_what_the_aggregator_measured_of_updates_is_there_of_each_and_of_all(tel
 
 def test_the_table_of_metrics_is_the_one_that_is_generated():
     assert metrics.render() == metrics.FILE.read_text(), (
-        "docs/metrics.md is stale: run `make manifests`"
+        "docs/reference/metrics.md is stale: run `make manifests`"
     )
 
 

@@ -163,3 +163,9 @@ def versions() -> list[tuple[str, str]]:
 
 def test_the_controllers_image_is_small(installed):
     assert stack.image_bytes() < 400e6, f"{stack.image_bytes() / 1e6:.0f} MB"
+
+
+def test_the_controllers_image_says_what_it_is(installed):
+    said = stack.labels()
+    assert said["org.opencontainers.image.title"] == "fedtrain/controller"
+    assert said["org.opencontainers.image.version"] == "dev"

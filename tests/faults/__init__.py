@@ -4,5 +4,5 @@ The operator talks to a real API server through a proxy of ours (`proxy`) that k
 the server's place, loses, delays and repeats. A player (`player`, `garbage`) does what Job
 controller, kubelet and garbage collector would; a mirror (`mirror`) sees everything that is ever
 stored. A scenario (`scenarios`) is run undisturbed, then once for every write and position, and
-each run has to come to the same end (`verdict`). `docs/faults.md` says what is promised.
+each run has to come to the same end (`verdict`). `docs/explanation/faults.md` has the promise.
 """

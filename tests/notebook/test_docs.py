@@ -1,4 +1,4 @@
-"""docs/notebook.md: its blocks run as they stand there, in one session after the other."""
+"""docs/how-to/notebook.md: its blocks run as they stand there, in one session after the other."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import pytest
 from fedoperator.local import processes
 
 mpl.use("Agg")
-PAGE = Path(__file__).parents[2] / "docs" / "notebook.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "notebook.md"
 
 
 def blocks() -> Iterator[tuple[str, str]]:
@@ -24,8 +24,8 @@ def blocks() -> Iterator[tuple[str, str]]:
 def test_the_page_runs_from_top_to_bottom(folder: Path, capsys) -> None:
     session: dict[str, object] = {}
     for beside, code in blocks():
-        if beside.startswith("file="):
-            (folder / beside.removeprefix("file=")).write_text(code)
+        if named := re.fullmatch(r'title="(.*[.]py)"', beside):
+            (folder / named[1]).write_text(code)
         elif beside == "":
             exec(compile(code, str(PAGE), "exec"), session)
     said = capsys.readouterr().out
@@ -51,7 +51,7 @@ def test_its_part_for_a_cluster_runs_too(kubectl, folder: Path, monkeypatch) -> 
     answer = kubectl("patch", "fedt", "means", "-n", "research", *words)
     assert answer[0] == 0, answer
     for beside, block in blocks():
-        if beside == "cluster" and "submit" in block:
+        if beside == 'title="cluster"' and "submit" in block:
             exec(compile(block, str(PAGE), "exec"), session)
     assert session["run"].status.phase == "Succeeded"  # type: ignore[attr-defined]
     mpl.pyplot.close("all")

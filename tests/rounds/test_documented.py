@@ -1,4 +1,4 @@
-"""The table of cases in docs/failures.md names rules and tests that exist."""
+"""The table of cases in docs/reference/failures.md names rules and tests that exist."""
 
 import ast
 import re
@@ -8,7 +8,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(r"^\| (.+?) \| `([a-z_/]+\.py)` \| `(tests/[a-z_/]+\.py)::(test_\w+)` \|$")
-SECTION = (ROOT / "docs/failures.md").read_text().split("## What happens when")[1].split("\n## ")[0]
+SECTION = (
+    (ROOT / "docs/reference/failures.md")
+    .read_text()
+    .split("## What happens when")[1]
+    .split("\n## ")[0]
+)
 ROWS = [row.groups() for line in SECTION.splitlines() if (row := ROW.match(line))]
 
 

@@ -1,4 +1,4 @@
-"""Cases of docs/failures.md that no file of a policy has: action, reason and counter of each."""
+"""Cases of docs/reference/failures.md that no policy's file has: action, reason and counter."""
 
 from datetime import timedelta
 

@@ -29,7 +29,11 @@ VERSION = "0.1.0"
 """Of fedtrain, both halves: they are released together."""
 
 TASK_ENV = "FEDTRAIN_TASK"
+"""The task: what the process is asked to do, one JSON document."""
+
 ROOT_ENV = "FEDTRAIN_ROOT"
+"""The root of the training's folder on the exchange, which the paths of a task are relative to."""
+
 SCRATCH_ENV = "FEDTRAIN_SCRATCH"
 """A folder of the participant's own, which outlives its pods if it has a claim for it."""
 

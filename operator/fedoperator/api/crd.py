@@ -44,7 +44,7 @@ _ROUND_COLUMNS = (
 )
 
 
-class _Generator(GenerateJsonSchema):
+class Generator(GenerateJsonSchema):
     """Pydantic's JSON schema, plus the rules, minus titles that repeat a field's name."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
@@ -117,7 +117,7 @@ def files() -> dict[str, str]:
 
 
 def _schema_of(model: type[pydantic.BaseModel], description: str = "") -> Schema:
-    generated = model.model_json_schema(by_alias=True, schema_generator=_Generator)
+    generated = model.model_json_schema(by_alias=True, schema_generator=Generator)
     written = issubclass(model, base.StatusModel)
     schema = _structural(generated, generated.get("$defs", {}), defaults=not written)
     return {**schema, "description": description or schema["description"]}

@@ -1,4 +1,4 @@
-"""`python -m fedoperator.cli.document [ROOT]`: write docs/cli.md from the parser of the command."""
+"""`python -m fedoperator.cli.document [ROOT]`: write docs/reference/cli.md from the parser of the command."""
 
 import argparse
 import os
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from fedoperator.cli import main
 
-PATH = "docs/cli.md"
+PATH = "docs/reference/cli.md"
 HEAD = """\
 # The command line
 

@@ -1,6 +1,6 @@
 """What is tracked: a training as a run, each of its rounds as a step. Pure, and bounded.
 
-Names of values: SUBJECT/NAME, as in global/accuracy. docs/tracking.md lists them.
+Names of values: SUBJECT/NAME, as in global/accuracy. docs/how-to/tracking.md lists them.
 """
 
 import json

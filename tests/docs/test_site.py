@@ -1,0 +1,165 @@
+"""The built site in a real Chromium: it is read, clicked and searched as its readers do."""
+
+import functools
+import http.server
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.processes
+SHOTS = os.environ.get("FEDTRAIN_SHOTS")
+"""A folder for pictures of the pages, to be looked at by a person; none are taken without it."""
+
+
+@dataclass
+class Opened:
+    """A page of the site, and what its browser complained about or asked elsewhere."""
+
+    page: Any
+    root: str
+    complaints: list[str] = field(default_factory=list)
+
+    def go(self, path: str = "") -> None:
+        self.page.goto(f"{self.root}/{path}", wait_until="load")
+
+    def shoot(self, name: str) -> None:
+        if SHOTS:
+            self.page.screenshot(path=Path(SHOTS) / f"docs-{name}.png")
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Nothing: what matters is what the browser says."""
+
+
+@pytest.fixture(scope="module")
+def served(site: Path) -> Iterator[str]:
+    handler = functools.partial(_Quiet, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    from playwright import sync_api
+
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.fail("chromium is missing: `make tools` installs it (Debian's package chromium)")
+    with sync_api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=["light"])
+def opened(chromium: Any, served: str, request: pytest.FixtureRequest) -> Iterator[Opened]:
+    """Fails the test if a script of the page fails, or if anything is asked of another server."""
+    size = {"width": 1280, "height": 900}
+    context = chromium.new_context(viewport=size, color_scheme=request.param)
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=served)
+    result = Opened(context.new_page(), served)
+    told = result.complaints
+    result.page.on("pageerror", lambda error: told.append(f"script: {error}"))
+    result.page.on(
+        "console", lambda m: told.append(m.text) if m.type in ("error", "warning") else None
+    )
+    here = (served, "data:", "blob:")
+    result.page.on("request", lambda r: None if r.url.startswith(here) else told.append(r.url))
+    yield result
+    context.close()
+    assert told == []
+
+
+def test_the_search_finds_a_field_and_leads_to_it(opened: Opened) -> None:
+    opened.go()
+    opened.page.get_by_placeholder("Search").first.fill("idleTimeout")
+    found = opened.page.locator(".md-search-result__link", has_text="FederatedTraining").first
+    found.wait_for()
+    opened.shoot("search")
+    found.click()
+    opened.page.wait_for_url("**/reference/training/**")
+    row = opened.page.locator("tr", has=opened.page.locator("code", has_text="idleTimeout")).first
+    assert "had nothing to do for so long" in row.inner_text()
+
+
+def test_the_four_parts_are_a_click_away(opened: Opened) -> None:
+    opened.go()
+    tabs = opened.page.locator(".md-tabs__link")
+    assert [t.strip() for t in tabs.all_inner_texts()] == [
+        "fedtrain",
+        "Tutorial",
+        "How-to",
+        "Reference",
+        "Explanation",
+    ]
+    for part in ("Tutorial", "How-to", "Reference", "Explanation"):
+        opened.page.locator(".md-tabs__link", has_text=part).click()
+        opened.page.wait_for_url(f"**/{part.lower()}/")
+        assert opened.page.locator("h1").inner_text().startswith(part)
+    opened.page.locator("article").get_by_role("link", name="How a round works").click()
+    opened.page.wait_for_url("**/explanation/round/")
+    assert "decide(training, records, observed, now)" in opened.page.locator("article").inner_text()
+
+
+def test_dark_and_light_change_places_and_are_remembered(opened: Opened) -> None:
+    opened.go("explanation/numerics/")
+    body, background = opened.page.locator("body"), "e => getComputedStyle(e).backgroundColor"
+    assert body.get_attribute("data-md-color-scheme") == "default"
+    light = body.evaluate(background)
+    opened.shoot("numerics-light")
+    opened.page.locator("label[title=Dark]").click()
+    assert body.get_attribute("data-md-color-scheme") == "slate"
+    assert body.evaluate(background) != light
+    opened.go("reference/failures/")
+    assert body.get_attribute("data-md-color-scheme") == "slate"
+    opened.shoot("failures-dark")
+
+
+def test_a_command_is_copied_as_it_is_typed(opened: Opened) -> None:
+    opened.go("tutorial/laptop/")
+    opened.page.locator(".highlight", has_text="from sklearn.datasets").first.hover()
+    block = opened.page.locator(".highlight", has_text="from sklearn.datasets").first
+    block.locator("[data-clipboard-target], .md-clipboard, .md-code__button").first.click()
+    opened.page.wait_for_function(
+        "navigator.clipboard.readText().then(t => t.startsWith('import os'))"
+    )
+    opened.shoot("tutorial-light")
+
+
+LONG = (
+    "",
+    "reference/training/",
+    "reference/contract/",
+    "explanation/comparison/",
+    "explanation/threats/",
+    "how-to/from-flower/",
+    "results/2026-11-28-rounds/",
+)
+"""Pages with wide tables and long lines of code."""
+
+
+@pytest.mark.parametrize(("opened", "width"), [("light", 360), ("dark", 1600)], indirect=["opened"])
+def test_no_page_is_wider_than_its_window(
+    opened: Opened, width: int, request: pytest.FixtureRequest
+) -> None:
+    dark = request.node.callspec.params["opened"] == "dark"
+    opened.page.set_viewport_size({"width": width, "height": 900})
+    for path in LONG:
+        opened.go(path)
+        over = opened.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert over <= 0, f"{path or 'the first page'} is {over} px too wide at {width}"
+        scheme = opened.page.locator("body").get_attribute("data-md-color-scheme")
+        assert scheme == ("slate" if dark else "default")
+        name = re.sub(r"\W+", "-", path).strip("-") or "index"
+        opened.shoot(f"{name}-{width}-{'dark' if dark else 'light'}")
