@@ -52,6 +52,7 @@ OTHERWISE: dict[str, Any] = {
     "metrics.serviceMonitor.interval": "1m",
     "metrics.podMonitor.labels": {"release": "prometheus"},
     "metrics.podMonitor.interval": "2m",
+    "metrics.prometheusRule.labels": {"release": "prometheus"},
     "dashboard.labels": {"grafana": "here"},
     "dashboard.annotations": {"folder": "ours"},
 }
@@ -97,7 +98,7 @@ def put_all(values: Values, **given: Any) -> Values:
 def _all(switched: bool) -> Values:
     values: Values = {}
     for path, default in leaves():
-        value = switched if isinstance(default, bool) else OTHERWISE[".".join(path)]
+        value = switched if isinstance(default, bool) else OTHERWISE.get(".".join(path), default)
         values = put(values, path, value)
     return values
 
@@ -122,7 +123,9 @@ CASES: dict[str, Values] = {
     "the other half": OTHER_HALF,
     "nothing": NOTHING,
     "all namespaces, as they are": put_all({}, watch__clusterWide=True),
-    "monitors, as they are": put_all({}, metrics__serviceMonitor__enabled=True),
+    "monitors, as they are": put_all(
+        {}, metrics__serviceMonitor__enabled=True, metrics__prometheusRule__enabled=True
+    ),
     "pods' monitor, as it is": put_all({}, metrics__podMonitor__enabled=True),
     "an open policy": put_all({}, networkPolicy__enabled=True),
     "a dashboard that nobody looks for": put_all(

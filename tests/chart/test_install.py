@@ -90,8 +90,12 @@ def test_the_plain_manifest_is_accepted_as_it_is(bare):
 
 @pytest.mark.apiserver
 def test_an_api_server_accepts_everything_that_can_be_switched_on(bare, tmp_path):
-    """And knows every field, which helm does not ask. Monitors are of kinds that others install."""
-    here = {"watch__namespace": bare.namespace, "metrics__serviceMonitor__enabled": False}
+    """And knows every field, which helm does not ask. Monitors and rules are of kinds of others."""
+    here = {
+        "watch__namespace": bare.namespace,
+        "metrics__serviceMonitor__enabled": False,
+        "metrics__prometheusRule__enabled": False,
+    }
     file = tmp_path / "values.yaml"
     file.write_text(yaml.safe_dump(settings.put_all(settings.EVERYTHING, **here)))
     text = bare.helm("template", "fedtrain", CHART, "--values", file)
