@@ -1,5 +1,7 @@
 """A whole federation in processes."""
 
+import json
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors
+
+from fedoperator.api.round import Record, RoundSpec, RoundStatus
+from fedoperator.api.status import TrainingStatus
+from fedoperator.cluster.families import FAMILIES
+from fedoperator.cluster.series import Seen
+from fedoperator.cluster.telemetry import Telemetry
 
 pytestmark = pytest.mark.processes
 
@@ -126,3 +134,47 @@ def test_the_records_beyond_the_history_go_as_rounds_begin(federation: Any) -> N
     federation.of({"a": []}, rounds=4, history=2)
     assert federation.run().returncode == 0
     assert [record["spec"]["round"] for record in federation.records] == [3, 4]
+
+
+def test_a_record_tells_what_its_round_cost_and_what_its_updates_were_like(
+    undisturbed: Any,
+) -> None:
+    status = undisturbed.records[3]["status"]
+    phases = status["durations"]
+    assert {"Training", "Aggregating"} <= phases.keys()
+    assert all(0 < seconds < 300 for seconds in phases.values())
+    (path,) = undisturbed.out.glob("exchange/*/global/3/1/manifest.json")
+    manifest = json.loads(path.read_text())
+    accepted = {entry["participant"]: entry for entry in manifest["accepted"]}
+    assert accepted.keys() == {"a", "b", "c"}
+    for p in status["participants"]:
+        assert p["norm"] == pytest.approx(accepted[p["name"]]["norm"], rel=6e-3)
+        assert p["cosine"] == pytest.approx(accepted[p["name"]]["cosine"], abs=6e-3)
+    norms = [p["norm"] for p in status["participants"]]
+    found = status["measured"]["norms"]
+    assert (found["least"], found["most"]) == (min(norms), max(norms))
+    volume = os.statvfs(undisturbed.out)
+    assert status["measured"]["exchangeSize"] == volume.f_blocks * volume.f_frsize
+    assert 0 < status["measured"]["exchangeFree"] < status["measured"]["exchangeSize"]
+
+
+def test_what_a_real_round_recorded_is_what_prometheus_reads(undisturbed: Any) -> None:
+    records = [
+        Record(
+            name=one["metadata"]["name"],
+            spec=RoundSpec.model_validate(one["spec"]),
+            status=RoundStatus.model_validate(one["status"]),
+        )
+        for one in undisturbed.records[-2:]
+    ]
+    status = TrainingStatus.model_validate(undisturbed.status)
+    telemetry = Telemetry()
+    telemetry.seen(("here", "linear"), Seen(status=status, rounds=10, records=tuple(records)))
+    shown = set(re.findall(r"^(fedtrain_\w+)\{.*training=", telemetry.render().decode(), re.M))
+    assert {f"fedtrain_{name}" for name in FAMILIES} - shown == {
+        "fedtrain_participant_quarantined_until_round",
+        "fedtrain_participant_rounds_lost",
+        "fedtrain_round_accelerator_seconds",
+        "fedtrain_round_lost_participants",
+        "fedtrain_round_started_timestamp_seconds",
+    }, "what only trouble, GPUs or a round in progress show"
