@@ -1,4 +1,4 @@
-"""docs/reference/metrics.md, every metric that the operator exports: `python -m manifests.metrics`."""
+"""The page of every metric that the operator exports: `python -m manifests.metrics`."""
 
 import pathlib
 from collections.abc import Iterator

@@ -118,7 +118,7 @@ def _what_to_do(training: Training, name: str) -> str:
         case "Succeeded":
             return f"fedtrain models download {name} OUT"
         case "Failed":
-            return f"fedtrain logs {name}, docs/reference/failures.md; then another training from its model"
+            return f"fedtrain logs {name}; then another training, from its model"
         case "Blocked":
             return "what the message says; it is tried again by itself"
     return ""

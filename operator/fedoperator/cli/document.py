@@ -1,4 +1,4 @@
-"""`python -m fedoperator.cli.document [ROOT]`: write docs/reference/cli.md from the parser of the command."""
+"""The page of all commands, from their own parser: `python -m fedoperator.cli.document [ROOT]`."""
 
 import argparse
 import os

@@ -1,7 +1,7 @@
 """The metrics of a training: name without the prefix → what it means, its labels, where it is from.
 
-docs/reference/metrics.md is generated from here. Labels are bounded: by the participants of a training, by
-its at most twenty metrics, by closed sets of words, and reasons by `series.REASONS`.
+docs/reference/metrics.md is generated from here. Labels are bounded: by the participants of a
+training, by its at most twenty metrics, by closed sets of words, and reasons by `series.REASONS`.
 """
 
 from typing import NamedTuple
