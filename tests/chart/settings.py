@@ -53,6 +53,15 @@ OTHERWISE: dict[str, Any] = {
     "metrics.podMonitor.labels": {"release": "prometheus"},
     "metrics.podMonitor.interval": "2m",
     "metrics.prometheusRule.labels": {"release": "prometheus"},
+    "tracking.image.repository": "registry.example.com/ours/tracker",
+    "tracking.image.tag": "8",
+    "tracking.image.digest": f"sha256:{'b' * 64}",
+    "tracking.image.pullPolicy": "Always",
+    "tracking.mlflow.uri": "https://mlflow.example.com",
+    "tracking.mlflow.secretName": "mlflow",
+    "tracking.tensorboard.claimName": "events",
+    "tracking.resources.requests": {"cpu": 1, "memory": "1Gi"},
+    "tracking.resources.limits": {"memory": "2Gi"},
     "dashboard.labels": {"grafana": "here"},
     "dashboard.annotations": {"folder": "ours"},
 }
@@ -127,6 +136,12 @@ CASES: dict[str, Values] = {
         {}, metrics__serviceMonitor__enabled=True, metrics__prometheusRule__enabled=True
     ),
     "pods' monitor, as it is": put_all({}, metrics__podMonitor__enabled=True),
+    "a tracker of MLflow alone": put_all(
+        {}, tracking__enabled=True, tracking__mlflow__uri="https://mlflow.example.com"
+    ),
+    "a tracker of TensorBoard alone": put_all(
+        {}, tracking__enabled=True, tracking__tensorboard__claimName="events"
+    ),
     "an open policy": put_all({}, networkPolicy__enabled=True),
     "a dashboard that nobody looks for": put_all(
         {}, dashboard__labels=None, dashboard__annotations=None

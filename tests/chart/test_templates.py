@@ -98,7 +98,7 @@ def test_everything_has_the_labels_that_everybody_asks_for(documents):
         assert labels["app.kubernetes.io/instance"] == RELEASE
         assert labels["app.kubernetes.io/managed-by"] == "Helm"
         assert labels["app.kubernetes.io/name"] in ("fedtrain", "federated")
-        assert labels["app.kubernetes.io/component"] in ("operator", "test")
+        assert labels["app.kubernetes.io/component"] in ("operator", "test", "tracker")
         assert labels["app.kubernetes.io/version"]
         assert labels["helm.sh/chart"].startswith("fedtrain-")
 
@@ -122,12 +122,14 @@ def pods(documents: list[Document]) -> list[Document]:
 
 
 def test_every_pod_passes_the_restricted_standard_and_bounds_its_memory(documents):
-    assert len(pods(documents)) == 2, "the operator's and the test's"
+    assert len(pods(documents)) >= 2, "the operator's and the test's"
     for pod in pods(documents):
         spec = pod["spec"]
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert not {"hostNetwork", "hostPID", "hostIPC", "volumes"} & spec.keys()
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+        kinds = {kind for volume in spec.get("volumes", []) for kind in volume}
+        assert kinds <= {"name", "emptyDir", "persistentVolumeClaim"}
         for container in spec["containers"]:
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
@@ -138,13 +140,19 @@ def test_every_pod_passes_the_restricted_standard_and_bounds_its_memory(document
             assert container["resources"]["requests"]["cpu"]
 
 
+def is_of(part: str, document: Document) -> bool:
+    return document["metadata"].get("labels", {}).get("app.kubernetes.io/component") == part
+
+
+def labels_of(part: str, documents: list[Document]) -> dict[str, str]:
+    return next(p["metadata"]["labels"] for p in pods(documents) if is_of(part, p))
+
+
 def test_selectors_meet_the_operators_pods_and_no_others(documents):
-    (deployment,) = [d for d in documents if d["kind"] == "Deployment"]
-    operator = deployment["spec"]["template"]["metadata"]["labels"]
-    test = next(d for d in documents if d["kind"] == "Pod")["metadata"]["labels"]
+    operator, test = labels_of("operator", documents), labels_of("test", documents)
     kinds = ("Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy", "PodMonitor")
     for document in documents:
-        if document["kind"] not in kinds:
+        if document["kind"] not in kinds or is_of("tracker", document):
             continue
         spec = document["spec"]
         selector = spec.get("selector", spec.get("podSelector"))
@@ -153,10 +161,11 @@ def test_selectors_meet_the_operators_pods_and_no_others(documents):
         assert not labels.items() <= test.items(), document["kind"]
 
 
-def test_the_serviceaccount_of_a_binding_is_the_operators(documents):
-    (pod, _) = pods(documents)
+def test_the_serviceaccount_of_a_binding_is_that_of_its_pod(documents):
     for binding in (d for d in documents if d["kind"].endswith("RoleBinding")):
+        part = binding["metadata"]["labels"]["app.kubernetes.io/component"]
         (subject,) = binding["subjects"]
+        (pod,) = [p for p in pods(documents) if is_of(part, p)]
         assert subject["name"] == pod["spec"]["serviceAccountName"]
         assert subject["namespace"] == NAMESPACE
 
@@ -188,6 +197,7 @@ HIDDEN: dict[str, dict[str, Any]] = {
     "nameOverride": {"fullnameOverride": ""},
     "watch.clusterWide": {"watch__namespace": ""},
     "metrics.service.enabled": {"metrics__serviceMonitor__enabled": False},
+    "tracking.image.tag": {"tracking__image__digest": ""},
     "metrics.podMonitor.enabled": {"metrics__serviceMonitor__enabled": False},
     "metrics.podMonitor.labels": {
         "metrics__serviceMonitor__enabled": False,
