@@ -318,7 +318,8 @@ def _index(pod: Mapping[str, Any]) -> int:
     """Which node, or shard, of its Job a pod is."""
     annotations = pod.get("metadata", {}).get("annotations") or {}
     text = str(annotations.get(INDEX_ANNOTATION, ""))
-    return int(text) if text.isdigit() else 0
+    # Whoever may edit pods may write anything there.
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
 
 
 def _terminated(pods: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
