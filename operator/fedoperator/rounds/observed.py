@@ -207,6 +207,10 @@ def stays(job: Mapping[str, Any]) -> bool:
     return (job["metadata"].get("labels") or {}).get(RESIDENT_LABEL) == "true"
 
 
+_ID_LIMIT = 128
+"""Characters, of which neither the id of a piece of work nor a uid has as many."""
+
+
 def report(name: str, said: Mapping[str, Any], since: datetime) -> Report | None:
     """A report as the hub sent it, as a value; None if it makes no sense."""
     try:
@@ -214,6 +218,8 @@ def report(name: str, said: Mapping[str, Any], since: datetime) -> Report | None
         state = ChildState(said["state"])
         carrier = str(said["carrier"])
     except (KeyError, TypeError, ValueError):
+        return None
+    if len(name) > _ID_LIMIT or len(carrier) > _ID_LIMIT:
         return None
     result = said.get("result")
     failure = trouble = None
