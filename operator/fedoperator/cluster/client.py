@@ -15,6 +15,7 @@ from fedoperator.api.round import Record
 from fedoperator.api.training import Training
 from fedoperator.cluster.api import JSON, Api, Object
 from fedoperator.rounds import jobs, observed
+from fedoperator.rounds.observed import Identity
 
 CHUNK = 250
 """Objects of one answer to a list."""
@@ -200,6 +201,11 @@ class Kubernetes:
                 ours = _label(there) == _label(document)
             if not ours:
                 raise _taken(document) from error
+            if kind == "Job" and _known_as(there) != _known_as(document):
+                sentence = (
+                    f"the labels of Job {meta['name']!r} were changed, so that it is not found"
+                )
+                raise errors.NameTaken(f"{sentence}; delete it, and it is made again") from error
             return False
         return True
 
@@ -245,6 +251,11 @@ def _label(document: Mapping[str, Any]) -> str | None:
     """The training that an object says it is of."""
     label: str | None = (document["metadata"].get("labels") or {}).get(observed.TRAINING_LABEL)
     return label
+
+
+def _known_as(job: Mapping[str, Any]) -> tuple[str | None, Identity | None]:
+    """What a Job's labels say that it is; without them no list has it, and no look reads it."""
+    return _label(job), observed.identity_of(job)
 
 
 def _path(kind: str, namespace: str, name: str = "") -> str:
