@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
-from aiohttp.typedefs import JSONDecoder
 
 LIMIT = 300
 """Levels that are read; also of a list, and with what Python's own stack holds already."""
@@ -53,14 +52,13 @@ class Response(aiohttp.ClientResponse):
         self.content = _Lines(self.content)  # type: ignore[assignment]
         return self
 
-    async def json(
-        self,
-        *,
-        encoding: str | None = None,
-        loads: JSONDecoder = loads,
-        content_type: str | None = "application/json",
-    ) -> Any:
-        return await super().json(encoding=encoding, loads=loads, content_type=content_type)
+    async def json(self, **_: Any) -> Any:
+        """Without what no handler reads and may have a megabyte in each object of a list."""
+        found = loads(await self.read())
+        for item in found.get("items") or () if isinstance(found, dict) else ():
+            item["metadata"].pop("managedFields", None)
+            (item.get("spec") or {}).pop("template", None)
+        return found
 
 
 class _Lines:

@@ -192,7 +192,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.client_timeout = SERVER_TIMEOUT + 15
     settings.watching.connect_timeout = 10
     settings.watching.reconnect_backoff = 1
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = 50  # each may have a megabyte
     settings.watching.label_selectors["batch", "v1", "jobs"] = observed.TRAINING_LABEL
     settings.networking.request_timeout = 20
     settings.networking.connect_timeout = 10
