@@ -134,7 +134,12 @@ class Kubernetes:
         except errors.Gone:
             return None
         # One of a training of the same name that is gone: garbage collection will come for it.
-        return Record.from_object(found) if is_owned(found, owner) else None
+        if not is_owned(found, owner):
+            return None
+        record = Record.from_object(found)
+        # Nor is one that somebody wrote by hand, of another round than its name says.
+        said = round_api.record_name(record.spec.training, record.spec.round)
+        return record if said == name else None
 
     async def records(self, namespace: str, training: str) -> list[Object]:
         # With a thousand participants a whole record has 175 KB.
