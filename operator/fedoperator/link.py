@@ -11,16 +11,24 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from fedoperator.rounds import observed
+from fedoperator.rounds import observed, results
 from fedoperator.rounds.observed import Report
 from fedoperator.rounds.plan import Plan
 from fedtrain import contract
 
 SILENCE = 3 * contract.HUB_BEAT
 LONGEST_PAUSE = 2.0
+
+BYTES_A_SECOND = 8 * 1024 * 1024
+"""That are taken from one hub: who says more is read later, and takes no look from the others."""
+
+MOST_TELLERS = 2048
+"""Of one training: a thousand participants, as many that came for others, an evaluator and the hub.
+Of whatever else answers at a hub's address no more is remembered either."""
 
 
 class Link:
@@ -38,8 +46,10 @@ class Link:
         """Why there is no line, in a sentence; empty while there is one."""
         self.heard_since: datetime | None = None
         """Since when this hub has told everything that it knows."""
+        self.begun_at = time.monotonic()
         self._news = news
-        self._reports: dict[str, Report] = {}
+        self._reports: dict[str, dict[str, Report]] = {}
+        """Participant → id of a piece of work → what was last told of it."""
         self._wanted: dict[str, Any] | None = None
         self._lock = threading.Lock()
         self._synced = threading.Event()
@@ -50,7 +60,7 @@ class Link:
     def reports(self) -> tuple[Report, ...]:
         """All that was heard and is not too old to matter."""
         with self._lock:
-            return tuple(self._reports.values())
+            return tuple(r for of_one in self._reports.values() for r in of_one.values())
 
     def wait(self, seconds: float) -> bool:
         """Until the hub has told everything that it knows; whether it has."""
@@ -76,11 +86,11 @@ class Link:
                 return
             self._wanted = wanted
             oldest = plan.status.round - 2
-            self._reports = {
-                name: r
-                for name, r in self._reports.items()
-                if r.identity.round >= oldest or name in tasks
+            left = {
+                who: {n: r for n, r in of_one.items() if r.identity.round >= oldest or n in tasks}
+                for who, of_one in self._reports.items()
             }
+            self._reports = {who: of_one for who, of_one in left.items() if of_one}
             self._send(wanted)
 
     def close(self) -> None:
@@ -132,12 +142,13 @@ class Link:
                 if not chunk:
                     raise OSError("it closed the line")
                 rest, heard_at = rest + chunk, time.monotonic()
+                time.sleep(len(chunk) / BYTES_A_SECOND)
             if time.monotonic() - heard_at > SILENCE:
                 raise OSError(f"nothing was heard for {SILENCE:.0f} s")
             *texts, rest = rest.split(b"\n")
             if len(rest) > contract.HUB_LINE_LIMIT:
                 raise ValueError("a message is too long")
-            self._heard([json.loads(text) for text in texts])
+            self._heard([_message(text) for text in texts])
 
     def _heard(self, messages: Sequence[Mapping[str, Any]]) -> None:
         now, news = datetime.now(UTC), False
@@ -145,8 +156,9 @@ class Link:
             for name, said in (message.get("reports") or {}).items():
                 found = observed.report(name, said, now)
                 if found is not None:
+                    kept = results.kept(found.identity.role, found.result)
                     with self._lock:
-                        news |= self._remember(name, found)
+                        news |= self._remember(name, replace(found, result=kept))
             if "reports" in message and not message.get("more"):
                 self.problem = ""
                 if not self._synced.is_set():
@@ -157,13 +169,28 @@ class Link:
 
     def _remember(self, name: str, new: Report) -> bool:
         """Whether it is news."""
-        old = self._reports.get(name)
+        of_it = self._reports.setdefault(new.identity.participant, {})
+        if len(self._reports) > MOST_TELLERS:
+            del self._reports[next(iter(self._reports))]
+        old = of_it.get(name)
         if old is not None and (old.carrier, old.state) == (new.carrier, new.state):
             return False
-        self._reports.pop(name, None)
-        self._reports[name] = new
-        who = new.identity.participant
-        of_it = [n for n, r in self._reports.items() if r.identity.participant == who]
-        for oldest in of_it[: -contract.HUB_REPORTS_EACH]:
-            del self._reports[oldest]
+        of_it.pop(name, None)
+        of_it[name] = new
+        if len(of_it) > contract.HUB_REPORTS_EACH:
+            del of_it[next(iter(of_it))]
         return True
+
+
+def _message(text: bytes) -> Mapping[str, Any]:
+    """One of a hub, or of whoever answers at its address. Raises ValueError."""
+    try:
+        message = json.loads(text)
+        if b"\\u" in text:  # As in a termination message: half a surrogate pair is no text.
+            whole = json.dumps(message, ensure_ascii=False)
+            message = json.loads(whole.encode("utf-8", "replace"))
+    except RecursionError:
+        raise ValueError("a message is nested too deep") from None
+    if not isinstance(message, dict) or not isinstance(message.get("reports") or {}, dict):
+        raise ValueError("a message is none of a hub's")
+    return message

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from fedoperator.link import Link
+from fedoperator.link import MOST_TELLERS, Link
 from fedtrain import contract
 from fedtrain.aggregation.hub import STRANGERS, give_tokens
 from fedtrain.contract import HUB_REPORTS_EACH, PrepareTask, encode_task
@@ -278,6 +278,52 @@ def test_the_operator_remembers_no_more_of_a_participant_than_the_hub_does(hub: 
         assert numbers(link, "b") == [1]
     finally:
         link.close()
+
+
+@pytest.mark.parametrize(
+    "lie", ["[" * 5000, '["reports"]', '{"reports": ["train/1/a/1"]}', "7", '{"reports": {"']
+)
+def test_a_hub_that_speaks_nonsense_is_called_again(lie: str) -> None:
+    """An operator that gave up would never hear of this training again."""
+    with socket.create_server(("127.0.0.1", 0)) as liar:
+        liar.settimeout(10)
+        link = Link(liar.getsockname(), TOKEN)
+        try:
+            with liar.accept()[0] as line:
+                line.sendall(lie.encode() + b"\n")
+                with liar.accept()[0] as again:
+                    message = {"reports": {"train/1/a/1": {"carrier": "c", "state": "Ready"}}}
+                    again.sendall(json.dumps(message).encode() + b"\n")
+                    assert link.wait(10)
+            assert numbers(link, "a") == [1]
+        finally:
+            link.close()
+
+
+def test_of_whoever_says_to_be_a_hub_no_more_is_remembered_than_a_hub_has_to_say() -> None:
+    def said(**more: Any) -> Any:
+        return {"carrier": "c", "state": "Succeeded"} | more
+
+    long = {"metrics": {"loss": 0.5, "x" * 60: 1}, "samples": 3, "more": ["x" * 90] * 900}
+    reports = {f"train/1/p{n}/1": said(result={"samples": n}) for n in range(MOST_TELLERS + 50)}
+    reports |= {f"train/1/{'n' * 500}/1": said(), "train/1/b/1": said(carrier="c" * 500)}
+    reports |= {"train/1/a/1": said(result=long)}
+    reports |= {"aggregate/1//1": said(state="Failed", reason="R\ud800", message="m\udfff")}
+    with socket.create_server(("127.0.0.1", 0)) as liar:
+        liar.settimeout(10)
+        link = Link(liar.getsockname(), TOKEN)
+        try:
+            with liar.accept()[0] as line:
+                line.sendall(json.dumps({"reports": reports}).encode() + b"\n")
+                assert link.wait(10)
+            known = link.reports()
+        finally:
+            link.close()
+    assert len({report.identity.participant for report in known}) == len(known) == MOST_TELLERS
+    told, failed = known[-2:]
+    assert told.result == {"metrics": {"loss": 0.5}, "samples": 3}
+    assert failed.trouble is not None
+    assert (failed.trouble.reason, failed.trouble.message) == ("R?", "m?")
 
 
 def numbers(link: Link, participant: str) -> list[int]:

@@ -486,6 +486,27 @@ def test_parameters_that_json_cannot_say_are_refused(value, a_training) -> None:
         )
 
 
+@pytest.mark.parametrize("levels", [65, 5000])
+def test_parameters_of_too_many_levels_are_refused(levels, a_training) -> None:
+    deep: Any = 1
+    for number in range(levels - 1):
+        deep = [deep] if number % 2 else {"a": deep}
+    given = a_training(parameters={}, personalization={"fineTune": {"parameters": {}}})
+    given["spec"]["parameters"]["deep"] = deep
+    given["spec"]["personalization"]["fineTune"]["parameters"]["x"] = deep
+    for_the_script, for_the_last_phase = admission.problems(None, given)
+    sentence = "more than 64 levels of mappings and lists; use fewer"
+    assert str(for_the_script) == f"spec.parameters: {sentence}"
+    assert str(for_the_last_phase) == f"spec.personalization.fineTune.parameters: {sentence}"
+
+
+def test_parameters_of_as_many_levels_as_are_read_are_accepted(a_training) -> None:
+    deep: Any = 1
+    for _ in range(63):
+        deep = {"a": deep}
+    assert admission.problems(None, a_training(parameters={"deep": deep})) == []
+
+
 NAMES = ("Digits", "digits.v2", "1-digits", "d" * 41, "digits-")
 
 

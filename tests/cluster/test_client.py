@@ -277,3 +277,13 @@ async def test_a_participant_of_two_nodes_has_its_policy_before_its_pods(stage):
     assert made.keys() == {"digits.pods", "digits.nodes.north"}
     init = (await stage.jobs())["digits-init-0-north-1"]
     assert made["digits.nodes.north"] <= init["metadata"]["creationTimestamp"]
+
+
+@apiserver
+@pytest.mark.parametrize(("pods", "kept"), [("PerRound", False), ("Resident", True)])
+async def test_of_the_pod_templates_of_jobs_the_hubs_alone_is_kept(stage, cluster, pods, kept):
+    """Its user may write a megabyte into each; a thousand of them are more than an operator has."""
+    await stage.apply(a_training(pods=pods))
+    await stage.settle()
+    (job,) = await cluster.jobs(stage.namespace, NAME)
+    assert ("template" in job["spec"]) is kept

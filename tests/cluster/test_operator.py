@@ -190,6 +190,59 @@ async def test_it_can_watch_all_namespaces(stage, kubectl, tmp_path):
         operator.process.wait()
 
 
+async def test_what_is_nested_deeper_than_python_reads_disturbs_nobody_else(
+    stage, start, kubectl, tmp_path
+):
+    """Free parameters, and managedFields of whatever is labelled as ours, may be so deep."""
+    for levels in (400, 1100):
+        deep = a_training(parameters={"deep": {"a": "DEEP"}})
+        deep["metadata"]["name"] = f"deep-{levels}"
+        _written_deep(kubectl, tmp_path, "create", stage.path("federatedtrainings"), deep, levels)
+    container = {"name": "a", "image": "b"}
+    job = {
+        "metadata": {"name": "deep", "labels": {"fedtrain.dev/training": NAME}},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [container]}}},
+    }
+    job = await stage.api.request("POST", stage.path("jobs"), job)
+    fields = {"f:metadata": {"f:annotations": {"f:a": "DEEP"}}}
+    (manager,) = job["metadata"]["managedFields"]
+    job["metadata"]["managedFields"] = [{**manager, "fieldsV1": fields}]
+    _written_deep(kubectl, tmp_path, "replace", stage.path("jobs", "deep"), job, 1500)
+
+    operator = start("first")
+    await until(lambda: operator.get("/readyz") == (200, "ok\n"))
+    await stage.apply(a_training())
+    await until(lambda: in_phase(stage, "Pending"))
+    del job["metadata"]["resourceVersion"]
+    _written_deep(kubectl, tmp_path, "replace", stage.path("jobs", "deep"), job, 1600)
+    await until(lambda: _there(stage, "digits-prepare-0-1"))
+    await stage.succeed("digits-prepare-0-1", {})
+    await until(lambda: in_phase(stage, "Initialising"))
+    sentence = "spec.parameters: more than 64 levels of mappings and lists; use fewer"
+    for levels in (400, 1100):
+        await until(lambda name=f"deep-{levels}": _says(stage, name, sentence))
+    assert "level=ERROR" not in operator.log.read_text()
+    assert operator.process.poll() is None
+
+
+async def _says(stage, name, sentence):
+    read = await stage.api.request("GET", stage.path("federatedtrainings", name))
+    return read.get("status", {}).get("message") == sentence
+
+
+async def _there(stage, job):
+    return job in await stage.jobs()
+
+
+def _written_deep(kubectl, tmp_path, verb, url, document, levels):
+    """As text, with so many levels in the place of "DEEP"."""
+    deep = '{"f:a":' * levels + "{}" + "}" * levels
+    path = tmp_path / "deep.json"
+    path.write_text(json.dumps(document).replace('"DEEP"', deep))
+    code, answer = kubectl(verb, "--raw", url, "-f", str(path))
+    assert code == 0, answer[-1000:]
+
+
 def test_without_an_image_it_says_what_is_missing():
     environment = {"PYTHONPATH": f"{ROOT}/operator:{ROOT}/trainer", "PATH": os.environ["PATH"]}
     result = subprocess.run(

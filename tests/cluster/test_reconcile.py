@@ -126,6 +126,50 @@ async def test_an_old_record_of_somebody_else_is_left_alone(stage):
     ]
 
 
+@pytest.mark.parametrize("label", ["fedtrain.dev/role", "fedtrain.dev/training"])
+async def test_a_job_whose_labels_somebody_changed_is_named_and_made_again_once_it_is_gone(
+    stage, label
+):
+    """No list has it any more, or no look can tell what it is: it would be waited for for ever."""
+    await stage.apply(a_training())
+    await stage.settle()
+    job = (await stage.jobs())["digits-prepare-0-1"]
+    job["metadata"]["labels"][label] = "another"
+    await stage.api.request("PUT", stage.path("jobs", "digits-prepare-0-1"), job)
+    assert (await stage.look()).wake_at is not None
+    await stage.settle()
+    status = await stage.status()
+    assert (status["phase"], status["reason"]) == ("Blocked", "NameTaken")
+    assert status["message"] == (
+        "the labels of Job 'digits-prepare-0-1' were changed, so that it is not found; "
+        "delete it, and it is made again"
+    )
+    await stage.delete("jobs", "digits-prepare-0-1")
+    stage.later(minutes=1)
+    await stage.settle()
+    assert (await stage.status())["phase"] == "Pending"
+    assert "digits-prepare-0-1" in await stage.jobs()
+
+
+async def test_a_record_by_hand_of_another_round_than_its_name_says_is_somebody_elses(stage):
+    """Taken at its word, a training would go on with round 2^53, and let go of all before it."""
+    training = await stage.apply(a_training())
+    owner = {"apiVersion": "fedtrain.dev/v1alpha1", "kind": "FederatedTraining", "name": NAME}
+    owner |= {"uid": training["metadata"]["uid"], "controller": True}
+    record = {
+        "apiVersion": "fedtrain.dev/v1alpha1",
+        "kind": "FederatedRound",
+        "metadata": {"name": "digits-00000", "ownerReferences": [owner]},
+        "spec": {"training": NAME, "round": 2**53 - 1, "invited": ["north"]},
+    }
+    await stage.api.request("POST", stage.path("federatedrounds"), record)
+    with pytest.raises(errors.NameTaken, match="digits-00000"):
+        await stage.look()
+    status = await stage.status()
+    assert (status["phase"], status["reason"]) == ("Blocked", "NameTaken")
+    assert status.get("round", 0) == 0
+
+
 async def test_a_claim_of_somebody_else_blocks_before_anything_runs_on_it(stage):
     foreign = {
         "metadata": {"name": "digits-exchange"},

@@ -271,3 +271,12 @@ def test_a_scheduler_that_nobody_runs_is_named():
     assert "digits-train-3-north-1-0-x7; is there one named 'mine'?" in trouble.message
     silent["status"]["conditions"] = [{"type": "PodScheduled", "status": "True"}]
     assert child(a_job(), [silent]).trouble is None
+
+
+@pytest.mark.parametrize("index", ["²", "9" * 5000, "-1", "", "0x1"])
+def test_an_index_that_somebody_wrote_by_hand_is_none(index):
+    """Who may edit pods may write any annotation, and a look must not end there."""
+    told = Message(result={"digest": "sha256:0"}).encode().decode()
+    pods = [a_pod(0, "", index=index), a_pod(0, told, index=1)]
+    found = child(a_job_of("aggregate", a_condition("Complete"), nodes=2), pods)
+    assert found.result == {"digest": "sha256:0"}

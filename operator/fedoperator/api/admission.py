@@ -19,6 +19,9 @@ from fedoperator.api.training import KIND, Participant, TrainingSpec
 PARAMETERS_LIMIT = 32 * 1024
 """Bytes of spec.parameters as JSON: they travel in an environment variable."""
 
+PARAMETERS_DEPTH = 64
+"""Levels of mappings and lists in spec.parameters; what reads JSON anywhere reads as many."""
+
 _TOP = ("apiVersion", "kind", "metadata", "spec", "status")
 
 
@@ -135,17 +138,37 @@ def _across(spec: TrainingSpec) -> Iterator[Problem]:
 
 def _parameters(spec: TrainingSpec) -> Iterator[Problem]:
     """They travel as JSON, in an environment variable."""
-    field = "spec.parameters"
+    yield from _free("spec.parameters", spec.parameters)
+    if spec.fine_tune is not None:
+        yield from _free("spec.personalization.fineTune.parameters", spec.fine_tune.parameters)
+
+
+def _free(field: str, given: dict[str, Any]) -> Iterator[Problem]:
+    deep = f"more than {PARAMETERS_DEPTH} levels of mappings and lists; use fewer"
     try:
-        text = json.dumps(spec.parameters, separators=(",", ":"), default=str, allow_nan=False)
+        text = json.dumps(given, separators=(",", ":"), default=str, allow_nan=False)
     except ValueError:
         what = "NaN, infinity and what contains itself cannot be written as JSON"
         yield Problem(field, None, f"{what}; use numbers, or text in quotes")
+        return
+    except RecursionError:
+        yield Problem(field, None, deep, beyond=True)
         return
     if (size := len(text)) > PARAMETERS_LIMIT:
         remedy = f"use {PARAMETERS_LIMIT} or less, and a file in the image or a ConfigMap for more"
         sentence = f"{size} bytes of JSON are too much; {remedy}"
         yield Problem(field, size, sentence, beyond=True)
+    elif _is_deep(given):
+        yield Problem(field, None, deep, beyond=True)
+
+
+def _is_deep(given: dict[str, Any]) -> bool:
+    """Whether there are more than PARAMETERS_DEPTH levels, looked through one after the other."""
+    level: list[Any] = [given]
+    for _ in range(PARAMETERS_DEPTH):
+        inside = [list(it.values()) if isinstance(it, dict) else it for it in level]
+        level = [it for some in inside for it in some if isinstance(it, dict | list)]
+    return bool(level)
 
 
 def _mounts(spec: TrainingSpec) -> Iterator[Problem]:

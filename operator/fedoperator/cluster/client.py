@@ -15,9 +15,10 @@ from fedoperator.api.round import Record
 from fedoperator.api.training import Training
 from fedoperator.cluster.api import JSON, Api, Object
 from fedoperator.rounds import jobs, observed
+from fedoperator.rounds.observed import Identity
 
-CHUNK = 250
-"""Objects of one answer to a list."""
+CHUNK = 50
+"""Objects of one answer to a list; whoever makes them may give each a megabyte."""
 
 NAMED = 25
 """Jobs whose pods are asked for by name; a list of all is no longer than a longer question."""
@@ -114,6 +115,8 @@ class Kubernetes:
             answer = await self._api.request("GET", path, query=query, accept=accept)
             for item in answer.get("items") or []:
                 item["metadata"].pop("managedFields", None)  # a third of a Job, and nobody's here
+                if path.endswith("/jobs") and not observed.stays(item):
+                    del item["spec"]["template"]  # of a thousand only the hub's is read
                 found.append(item)
             rest = (answer.get("metadata") or {}).get("continue")
             if not rest:
@@ -135,7 +138,12 @@ class Kubernetes:
         except errors.Gone:
             return None
         # One of a training of the same name that is gone: garbage collection will come for it.
-        return Record.from_object(found) if is_owned(found, owner) else None
+        if not is_owned(found, owner):
+            return None
+        record = Record.from_object(found)
+        # Nor is one that somebody wrote by hand, of another round than its name says.
+        said = round_api.record_name(record.spec.training, record.spec.round)
+        return record if said == name else None
 
     async def records(self, namespace: str, training: str) -> list[Object]:
         # With a thousand participants a whole record has 175 KB.
@@ -204,6 +212,11 @@ class Kubernetes:
                 ours = _label(there) == _label(document)
             if not ours:
                 raise _taken(document) from error
+            if kind == "Job" and _known_as(there) != _known_as(document):
+                sentence = (
+                    f"the labels of Job {meta['name']!r} were changed, so that it is not found"
+                )
+                raise errors.NameTaken(f"{sentence}; delete it, and it is made again") from error
             return False
         return True
 
@@ -249,6 +262,11 @@ def _label(document: Mapping[str, Any]) -> str | None:
     """The training that an object says it is of."""
     label: str | None = (document["metadata"].get("labels") or {}).get(observed.TRAINING_LABEL)
     return label
+
+
+def _known_as(job: Mapping[str, Any]) -> tuple[str | None, Identity | None]:
+    """What a Job's labels say that it is; without them no list has it, and no look reads it."""
+    return _label(job), observed.identity_of(job)
 
 
 def _path(kind: str, namespace: str, name: str = "") -> str:

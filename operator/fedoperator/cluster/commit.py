@@ -6,6 +6,7 @@ twice; and events tell only of what was written.
 
 import asyncio
 import logging
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -217,10 +218,14 @@ class Committer:
     async def _forget(self, training: Training, before: int) -> None:
         """Delete all records of earlier rounds, also those that an earlier look did not get to."""
         namespace = training.namespace
-        names = {record_name(training.name, number) for number in range(before)}
         for listed in await self._cluster.records(namespace, training.name):
             meta = listed["metadata"]
-            if meta["name"] not in names or not is_owned(listed, training.uid):
+            number = meta["name"].rpartition("-")[2]
+            if not re.fullmatch("[0-9]{5,6}", number) or int(number) >= before:
+                continue
+            if meta["name"] != record_name(training.name, int(number)):
+                continue
+            if not is_owned(listed, training.uid):
                 continue
             self._must_lead()
             await self._cluster.delete_record(namespace, meta["name"], meta["uid"])

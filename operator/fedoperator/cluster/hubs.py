@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -17,7 +18,7 @@ from fedtrain import contract
 from fedtrain.contract import Role
 
 PATIENCE = 5.0
-"""Seconds for a hub whose pod is ready to tell what it knows."""
+"""Seconds from the beginning of its line for a hub whose pod is ready to tell what it knows."""
 
 Object = dict[str, Any]
 Pods = Callable[[str], Awaitable[Sequence[Object]]]
@@ -52,7 +53,10 @@ class Hubs:
         if key not in self._links or self._links[key][0] != uid:
             await self._connect(key, job, await pods(uid))
         link = self._links[key][1]
-        if not await asyncio.to_thread(link.wait, PATIENCE):
+        # Once for each line: many hubs that say nothing would take the looks of all others.
+        patience = link.begun_at + PATIENCE - time.monotonic()
+        known = link.wait(0) or (patience > 0 and await asyncio.to_thread(link.wait, patience))
+        if not known:
             if training.status.terminal:  # nothing is asked of anybody any more
                 return (), None
             sentence = link.problem or f"the hub at {link.address[0]} says nothing"

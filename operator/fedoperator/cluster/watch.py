@@ -19,6 +19,7 @@ from kubernetes.aio import client as kubernetes
 
 from fedoperator.api import GROUP, VERSION
 from fedoperator.api import training as training_api
+from fedoperator.cluster import nesting
 from fedoperator.cluster.workqueue import Key
 from fedoperator.rounds import news, observed
 
@@ -157,6 +158,7 @@ class Watch:
             headers={"User-Agent": "fedtrain-operator"},
             proxy=configuration.proxy,
             middlewares=(authorize,),
+            response_class=nesting.Response,
         )
         return kopf.AiohttpSession(server=configuration.host, aiohttp_session=session)
 
@@ -190,7 +192,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.client_timeout = SERVER_TIMEOUT + 15
     settings.watching.connect_timeout = 10
     settings.watching.reconnect_backoff = 1
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = 50  # each may have a megabyte
     settings.watching.label_selectors["batch", "v1", "jobs"] = observed.TRAINING_LABEL
     settings.networking.request_timeout = 20
     settings.networking.connect_timeout = 10

@@ -207,6 +207,10 @@ def stays(job: Mapping[str, Any]) -> bool:
     return (job["metadata"].get("labels") or {}).get(RESIDENT_LABEL) == "true"
 
 
+_ID_LIMIT = 128
+"""Characters, of which neither the id of a piece of work nor a uid has as many."""
+
+
 def report(name: str, said: Mapping[str, Any], since: datetime) -> Report | None:
     """A report as the hub sent it, as a value; None if it makes no sense."""
     try:
@@ -214,6 +218,8 @@ def report(name: str, said: Mapping[str, Any], since: datetime) -> Report | None
         state = ChildState(said["state"])
         carrier = str(said["carrier"])
     except (KeyError, TypeError, ValueError):
+        return None
+    if len(name) > _ID_LIMIT or len(carrier) > _ID_LIMIT:
         return None
     result = said.get("result")
     failure = trouble = None
@@ -323,7 +329,8 @@ def _index(pod: Mapping[str, Any]) -> int:
     """Which node, or shard, of its Job a pod is."""
     annotations = pod.get("metadata", {}).get("annotations") or {}
     text = str(annotations.get(INDEX_ANNOTATION, ""))
-    return int(text) if text.isdigit() else 0
+    # Whoever may edit pods may write anything there.
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
 
 
 def _terminated(pods: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -1,7 +1,7 @@
 """What children say of themselves, read with suspicion: a lie may cost its teller, nobody else."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from fedoperator.api.round import Assignment, Candidate, FineTuned, Measured, Range
@@ -9,6 +9,7 @@ from fedoperator.api.training import TrainingSpec
 from fedoperator.rounds import bounds
 from fedoperator.rounds.observed import Trouble
 from fedtrain import contract
+from fedtrain.contract import Role
 
 A = TypeVar("A", bound=Assignment)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}([+]sha256:[0-9a-f]{64})?")
@@ -32,6 +33,24 @@ def reported(assignment: A, result: Mapping[str, Any]) -> A:
             "metrics": metrics(result.get("metrics")),
         }
     )
+
+
+def kept(role: Role, result: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """What is read of a result, and no more: many are remembered as long as pods stay.
+
+    An aggregation's is our own code's word, and stays as it is.
+    """
+    if result is None or role is Role.AGGREGATE:
+        return result
+    readers: Mapping[str, Callable[[Any], object]] = {
+        "digest": lambda given: digest({"digest": given}),
+        "base_model": lambda given: digest({"digest": given}),
+        "samples": whole,
+        "seconds": number,
+        "metrics": metrics,
+        "before": metrics,
+    }
+    return {name: read(result[name]) for name, read in readers.items() if name in result}
 
 
 def digest(result: Mapping[str, Any]) -> str | None:
