@@ -28,9 +28,12 @@ from fedtrain.contract import MOUNT
 _stream: Any = kubernetes.stream
 _client: Any = kubernetes.client
 READY_SECONDS = 180.0
+_SILENCE = 60.0
+"""Seconds without a byte after which the connection is given up."""
 LIFE_SECONDS = 3600
 """After which the pod ends without us: of a model too large to be copied in that time, no copy."""
 
+_STDOUT, _STDERR, _ENDED = b"\x01", b"\x02", b"\x03"
 _HOPELESS = ("ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfig")
 """Of a container that waits, what no waiting will change."""
 
@@ -186,31 +189,52 @@ def receive(server: Server, name: str, folder: str, out: Path) -> None:
         raise refused(error) from error
     except websocket.WebSocketException as error:
         raise Refused(f"the pod {name} cannot be read from: {error}") from error
-    incoming: Any = _Incoming(answer)
+    answer.sock.settimeout(_SILENCE)
+    incoming: Any = Incoming(answer.sock)
     try:
         with tarfile.open(fileobj=incoming, mode="r|") as archive:
             archive.extractall(out, filter="data")
     except (tarfile.TarError, websocket.WebSocketException) as error:
-        said = answer.read_stderr(timeout=1) if answer.is_open() or answer.peek_stderr() else b""
-        why = bytes(said).decode(errors="replace").strip().rpartition("\n")[2] or str(error)
+        why = incoming.complaint or str(error)
         raise Refused(f"{folder} was not copied: {why}") from error
     finally:
         answer.close()
 
 
-class _Incoming:
-    """The standard output of an exec as a file to read from."""
+class Incoming:
+    """The standard output of an exec as a file to read from, a frame at a time.
 
-    def __init__(self, answer: Any) -> None:
-        self._answer = answer
-        self._rest = b""
+    The client's own reader keeps all that ever came, which of a model may be more than there is
+    memory. A frame begins with the number of its channel (kubernetes, "remotecommand").
+    """
+
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+        self._rest = bytearray()
+        self._told = b""
+        self._over = False
+
+    @property
+    def complaint(self) -> str:
+        """The last line of its standard error."""
+        return self._told.decode(errors="replace").strip().rpartition("\n")[2]
 
     def read(self, size: int) -> bytes:
-        while len(self._rest) < size and self._answer.is_open():
-            self._answer.update(timeout=30)
-            if self._answer.peek_stdout():
-                self._rest += bytes(self._answer.read_stdout())
-        if len(self._rest) < size and self._answer.peek_stdout():
-            self._rest += bytes(self._answer.read_stdout())
-        piece, self._rest = self._rest[:size], self._rest[size:]
+        while len(self._rest) < size and not self._over:
+            kind, frame = self._socket.recv_data_frame(True)
+            if kind == websocket.ABNF.OPCODE_CLOSE:
+                self._over = True
+            elif kind in (websocket.ABNF.OPCODE_BINARY, websocket.ABNF.OPCODE_TEXT):
+                self._take(bytes(frame.data))
+        piece = bytes(self._rest[:size])
+        del self._rest[:size]
         return piece
+
+    def _take(self, data: bytes) -> None:
+        channel, data = data[:1], data[1:]
+        if channel == _STDOUT:
+            self._rest += data
+        elif channel == _STDERR:
+            self._told = (self._told + data)[-4096:]
+        elif channel == _ENDED:
+            self._over = True

@@ -191,6 +191,10 @@ def _followed(server: "Server", logs: list[Written], query: dict[str, str]) -> i
 
 
 def _lines(server: "Server", pod: str, query: dict[str, str]) -> Iterator[str]:
+    import urllib3.exceptions
+
+    from fedoperator.cli.server import refused
+
     answer = server.stream(f"{server.core('pods', pod)}/log", **query)
     try:
         rest = b""
@@ -199,6 +203,8 @@ def _lines(server: "Server", pod: str, query: dict[str, str]) -> Iterator[str]:
             yield from (line.decode(errors="replace") for line in whole)
         if rest:
             yield rest.decode(errors="replace")
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise refused(error) from error
     finally:
         answer.close()
 
