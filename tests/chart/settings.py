@@ -139,6 +139,12 @@ CASES: dict[str, Values] = {
     "a tracker of MLflow alone": put_all(
         {}, tracking__enabled=True, tracking__mlflow__uri="https://mlflow.example.com"
     ),
+    "a tracker whose rights somebody else grants": put_all(
+        {},
+        rbac__create=False,
+        tracking__enabled=True,
+        tracking__mlflow__uri="https://mlflow.example.com",
+    ),
     "a tracker of TensorBoard alone": put_all(
         {}, tracking__enabled=True, tracking__tensorboard__claimName="events"
     ),

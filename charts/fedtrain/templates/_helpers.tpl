@@ -58,14 +58,18 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 {{- end -}}
 
-{{- define "fedtrain.image" -}}
-{{- with .Values.image -}}
-{{- if .digest -}}
-{{- printf "%s@%s" .repository .digest -}}
+{{/* How an image is pulled: (list . its values). */}}
+{{- define "fedtrain.imageOf" -}}
+{{- $image := index . 1 -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $image.repository $image.digest -}}
 {{- else -}}
-{{- printf "%s:%s" .repository (default $.Chart.AppVersion .tag) -}}
+{{- printf "%s:%s" $image.repository (default (index . 0).Chart.AppVersion $image.tag) -}}
 {{- end -}}
 {{- end -}}
+
+{{- define "fedtrain.image" -}}
+{{- include "fedtrain.imageOf" (list . .Values.image) -}}
 {{- end -}}
 
 {{/* The namespace that is watched; empty for all. */}}
