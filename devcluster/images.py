@@ -1,5 +1,6 @@
 """Images: built without a container engine, pushed to the cluster's registry, layer by layer."""
 
+import collections.abc
 import dataclasses
 import hashlib
 import os
@@ -67,6 +68,14 @@ def load(image: str) -> str:
             options = ("--tls-verify=false", *_FAST)
             shell.run("buildah", "push", *options, image, target, seconds=1800)
     return name
+
+
+def forget(name: str, *, but: collections.abc.Container[str]) -> None:
+    """Remove an image's other tags, and what no other image is made of: gigabytes each."""
+    known = shell.run("buildah", "images", "--format", "{{.Name}}:{{.Tag}}").split()
+    old = [k for k in known if k.rpartition(":")[0] == name and k.rpartition(":")[2] not in but]
+    if old:
+        shell.run("buildah", "rmi", *old, seconds=300)
 
 
 def base() -> str:

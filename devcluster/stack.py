@@ -39,6 +39,7 @@ def load_images() -> Images:
         name = f"{build.tag.rpartition(':')[0]}:{tag}"
         shell.run("buildah", "tag", build.tag, name)
         names.append(images.load(name))
+        images.forget(build.tag.rpartition(":")[0], but=("dev", tag))
     controller, trainer, digits = names
     return Images(controller=controller, trainer=trainer, digits=digits)
 

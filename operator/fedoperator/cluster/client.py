@@ -116,7 +116,7 @@ class Kubernetes:
             for item in answer.get("items") or []:
                 item["metadata"].pop("managedFields", None)  # a third of a Job, and nobody's here
                 if path.endswith("/jobs") and not observed.stays(item):
-                    del item["spec"]["template"]  # of a thousand only the hub's is read
+                    jobs.strip(item)  # of a thousand only the hub's is read as a whole
                 found.append(item)
             rest = (answer.get("metadata") or {}).get("continue")
             if not rest:

@@ -224,6 +224,13 @@ def _in_a_gang(workload: Workload) -> Object:
     return {"schedulingGroup": {"podGroupName": workload.name}}
 
 
+def strip(job: Object) -> None:
+    """Leave of a listed Job's pods what `pod_group` reads; their environment may have megabytes."""
+    pod = job["spec"]["template"]["spec"]
+    kept = {name: pod[name] for name in ("schedulingGroup", "priorityClassName") if name in pod}
+    job["spec"]["template"] = {"spec": kept}
+
+
 def pod_group(job: Object) -> Object | None:
     """What the pods of a Job, as listed, wait for to start together; None if they do not.
 
