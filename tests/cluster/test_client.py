@@ -286,4 +286,4 @@ async def test_of_the_pod_templates_of_jobs_the_hubs_alone_is_kept(stage, cluste
     await stage.apply(a_training(pods=pods))
     await stage.settle()
     (job,) = await cluster.jobs(stage.namespace, NAME)
-    assert ("template" in job["spec"]) is kept
+    assert ("containers" in job["spec"]["template"]["spec"]) is kept
