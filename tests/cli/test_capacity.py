@@ -74,6 +74,12 @@ def test_a_quota_that_is_used_up_is_said() -> None:
     assert told.startswith("the quota team leaves 3 requests.cpu, and 4 are held")
 
 
+def test_a_quota_of_jobs_counts_those_that_are_over_too() -> None:
+    quota = ("team", node(**{"count/jobs.batch": "4"}), node())
+    (told,) = short(Cluster(quotas=(quota,)))
+    assert told.startswith("the quota team leaves 4 count/jobs.batch, and ")
+
+
 def test_changes_compare_named_entries_by_name() -> None:
     old = {"participants": [{"name": "a"}, {"name": "b", "nodes": 1}], "seed": 1, "stop": None}
     new = {"participants": [{"name": "b", "nodes": 2}, {"name": "c"}], "seed": True}

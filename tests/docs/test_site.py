@@ -4,14 +4,16 @@ import functools
 import http.server
 import os
 import re
-import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Page
+
+from tests.browser import Reader, overflow
 
 pytestmark = pytest.mark.processes
 SHOTS = os.environ.get("FEDTRAIN_SHOTS")
@@ -20,11 +22,10 @@ SHOTS = os.environ.get("FEDTRAIN_SHOTS")
 
 @dataclass
 class Opened:
-    """A page of the site, and what its browser complained about or asked elsewhere."""
+    """The site, in a browser."""
 
-    page: Any
+    page: Page
     root: str
-    complaints: list[str] = field(default_factory=list)
 
     def go(self, path: str = "") -> None:
         self.page.goto(f"{self.root}/{path}", wait_until="load")
@@ -49,36 +50,14 @@ def served(site: Path) -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    from playwright import sync_api
-
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.fail("chromium is missing: `make tools` installs it (Debian's package chromium)")
-    with sync_api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture(params=["light"])
-def opened(chromium: Any, served: str, request: pytest.FixtureRequest) -> Iterator[Opened]:
+def opened(reader: Reader, served: str, request: pytest.FixtureRequest) -> Iterator[Opened]:
     """Fails the test if a script of the page fails, or if anything is asked of another server."""
-    size = {"width": 1280, "height": 900}
-    context = chromium.new_context(viewport=size, color_scheme=request.param)
-    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=served)
-    result = Opened(context.new_page(), served)
-    told = result.complaints
-    result.page.on("pageerror", lambda error: told.append(f"script: {error}"))
-    result.page.on(
-        "console", lambda m: told.append(m.text) if m.type in ("error", "warning") else None
-    )
-    here = (served, "data:", "blob:")
-    result.page.on("request", lambda r: None if r.url.startswith(here) else told.append(r.url))
-    yield result
-    context.close()
-    assert told == []
+    reader.complaints.clear()
+    with reader.reading(served, width=1280, scheme=request.param) as page:
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=served)
+        yield Opened(page, served)
+    assert reader.complaints == []
 
 
 def test_the_search_finds_a_field_and_leads_to_it(opened: Opened) -> None:
@@ -157,7 +136,7 @@ def test_no_page_is_wider_than_its_window(
     opened.page.set_viewport_size({"width": width, "height": 900})
     for path in LONG:
         opened.go(path)
-        over = opened.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        over = overflow(opened.page)
         assert over <= 0, f"{path or 'the first page'} is {over} px too wide at {width}"
         scheme = opened.page.locator("body").get_attribute("data-md-color-scheme")
         assert scheme == ("slate" if dark else "default")

@@ -67,6 +67,14 @@ def test_the_tables_hold_the_figures_of_the_records_exactly() -> None:
     ]  # fmt: skip
 
 
+def test_a_model_whose_base_is_of_a_round_that_is_no_longer_known_began_nothing() -> None:
+    rows = read(a_training(rounds=60), [a_round(0), a_round(57, accepted("north"))]).tables
+    assert [row[2] for row in rows["table-lineage"][1:]] == [
+        "the beginning",
+        "round 56 + 1 updates",
+    ]
+
+
 def test_plots_are_drawn_of_the_same_figures() -> None:
     found = read(a_training(), two_rounds()).figures
     assert found["trained"] == [1, 2]

@@ -47,6 +47,16 @@ def test_accelerators_are_held_while_pods_are_ready_and_used_while_they_train():
     assert (accelerators.held, accelerators.used) == (3 * 8 * 60, 3 * 8 * 45)
 
 
+def test_pods_that_are_over_hold_nothing_however_long_nobody_looked():
+    world = all_ready(a_world(trainer=GPUS).in_round(1))
+    world.passes(minutes=1)
+    for identity in world.live(Role.TRAIN):
+        world.succeeds(identity, seconds=45)
+    world.passes(hours=10)
+    world.settle()
+    assert world.record(1).status.accelerators.held == 3 * 8 * 60
+
+
 def test_an_attempt_that_failed_held_what_nobody_used():
     world = a_world(trainer=GPUS).in_round(1)
     all_ready(world).passes(minutes=2)

@@ -33,6 +33,13 @@ def a_job_of(role, *conditions, **given):
     return a_job(*conditions, labels=labels, **given)
 
 
+def test_a_job_was_over_at_the_first_word_of_its_end():
+    first = a_condition("SuccessCriteriaMet") | {"lastTransitionTime": "2026-01-01T00:01:00Z"}
+    last = a_condition("Complete") | {"lastTransitionTime": "2026-01-01T00:02:00Z"}
+    assert child(a_job_of("train", first, last)).ended_at.minute == 1
+    assert child(a_job_of("train")).ended_at is None
+
+
 def test_of_several_shards_the_first_ones_word_counts_whoever_ends_first():
     whole = Message(result={"digest": "sha256:0", "verdicts": "..."}).encode().decode()
     part = Message(result={"bytes": 7}).encode().decode()

@@ -107,6 +107,24 @@ def test_quantities_are_those_of_kubernetes(text: str | int, amount: str) -> Non
     assert float(forecast.quantity(text)) == float(amount)
 
 
+@pytest.mark.parametrize("strategy", ["FedAvg", "FedAdam"])
+def test_what_an_aggregation_folds_are_updates_and_no_state_of_the_server(strategy: str) -> None:
+    spec = spec_of(3, rounds=3, strategy={"name": strategy})
+    model = sizes.of_count(1000)
+    needs = forecast.forecast(spec, "digits", model)
+    updates = sum(sizes.update_bytes(model, spec, p) + sizes.RECEIPT for p in spec.participants)
+    assert needs.folded == updates
+
+
+def test_jobs_are_counted_with_those_that_are_over_and_kept_for_two_rounds() -> None:
+    world, most = a_world(3, rounds=5), 0
+    while not world.training.status.terminal:
+        world.all_succeed()
+        most = max(most, len(world.jobs))
+    # A round's first Jobs are made before those that are kept no longer are deleted.
+    assert forecast.forecast(world.training.spec, "digits", None).jobs == most + 3
+
+
 def test_a_model_nobody_knows_leaves_bytes_unknown_and_pods_exact() -> None:
     needs = forecast.forecast(spec_of(3), "digits", None)
     assert needs.moved is None

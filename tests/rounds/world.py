@@ -212,7 +212,7 @@ class World:
             return
         self.folders |= self.asked.get(identity, set())
         told = None if silent else {**self._result(identity), **result}
-        self._replace(identity, state=ChildState.SUCCEEDED, result=told)
+        self._replace(identity, state=ChildState.SUCCEEDED, result=told, ended_at=self.now)
         self.finished[identity] = self.jobs[identity]
 
     def fails(
@@ -232,6 +232,7 @@ class World:
             failure=failure,
             trouble=trouble,
             result=result or None,
+            ended_at=self.now,
         )
         self.finished[identity] = self.jobs[identity]
 

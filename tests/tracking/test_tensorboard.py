@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedoperator.tracking import figures
-from fedoperator.tracking.sending import TrackerUnavailable
+from fedoperator.tracking.sending import TrackerRefuses, TrackerUnavailable
 from fedoperator.tracking.tensorboard import FILE, TensorBoard
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -81,6 +81,21 @@ def test_what_a_killed_writer_has_left_of_a_step_is_written_again(
         board.send(RUN, a_step(number))
     board.abandon(RUN)
     assert read(file.parent)["global/a"] == [(0, 0.0), (1, 0.5), (2, 1.0)]
+
+
+def test_a_file_that_something_else_has_damaged_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    board = TensorBoard(tmp_path, below=False)
+    board.begin(RUN)
+    board.send(RUN, a_step(0))
+    board.abandon(RUN)
+    file = tmp_path / "digits-01234567" / FILE
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-30] + bytes(26) + whole[-4:])
+    with pytest.raises(TrackerRefuses, match="is damaged; move it away"):
+        TensorBoard(tmp_path, below=False).begin(RUN)
+    file.rename(tmp_path / "away")
+    assert board.begin(RUN) == 0
+    board.abandon(RUN)
 
 
 def test_one_that_was_killed_before_its_first_step_begins_anew(tmp_path: Path) -> None:

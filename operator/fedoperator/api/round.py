@@ -34,6 +34,7 @@ State = Literal[
 ]
 OPEN: frozenset[State] = frozenset({"Invited", "Running", "Retrying", "Suspended"})
 LIVE: frozenset[State] = frozenset({"Invited", "Running"})
+LOST: frozenset[State] = frozenset({"Failed", "Late", "Rejected", "Dropped"})
 
 
 class Assignment(StatusModel):
@@ -111,6 +112,11 @@ class Assignment(StatusModel):
     @property
     def is_live(self) -> bool:
         return self.state in LIVE
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is over without a part in the model."""
+        return self.state in LOST
 
 
 class FineTuned(Assignment):

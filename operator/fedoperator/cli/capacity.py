@@ -120,7 +120,7 @@ def _claims_of(training: Training) -> dict[str, list[str]]:
 
 def _quota(name: str, hard: Amounts, used: Amounts, needs: Forecast) -> Iterator[str]:
     wanted: dict[str, Decimal] = {"pods": Decimal(needs.at_most)}
-    wanted["count/jobs.batch"] = Decimal(1)
+    wanted["count/jobs.batch"] = Decimal(needs.jobs)
     for resource, amount in needs.held.items():
         wanted |= {f"requests.{resource}": amount, f"limits.{resource}": amount}
         if resource in ("cpu", "memory"):

@@ -56,7 +56,12 @@ def act(options: argparse.Namespace) -> int:
     if events:
         print()
         told = [
-            (e.get("lastTimestamp") or "", e.get("type", ""), e.get("reason", ""), e["message"])
+            (
+                e.get("lastTimestamp") or "",
+                e.get("type", ""),
+                e.get("reason", ""),
+                e.get("message") or "",
+            )
             for e in events[-_EVENTS:]
         ]
         table.print_table(("when", "type", "event", "message"), told)
@@ -151,7 +156,7 @@ def dropped(records: Sequence[Record]) -> Iterator[tuple[int, str, str, str]]:
     """(round, participant, reason, message) of everybody who is not part of a round's model."""
     for record in records:
         for p in record.status.participants:
-            if p.state in ("Failed", "Late", "Rejected", "Dropped"):
+            if p.is_lost:
                 yield record.spec.round, p.name, p.reason or p.state, p.message or p.last_failure
 
 

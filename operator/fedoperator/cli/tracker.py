@@ -6,7 +6,6 @@ are kept in their records, so that nothing is lost between two looks, nor while 
 
 import argparse
 import functools
-import json
 import logging
 import os
 import signal
@@ -14,9 +13,7 @@ import sys
 import time
 from typing import Any
 
-import kubernetes
 import pydantic
-import urllib3.exceptions
 
 from fedoperator.api import round as round_api
 from fedoperator.api import training as training_api
@@ -32,13 +29,10 @@ from fedoperator.tracking.patient import Patient, Telling
 from fedoperator.tracking.sending import TrackerRefuses
 
 POLL = 10.0
-CHUNK = 250
-METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 Key = tuple[str, str]
 
 log = logging.getLogger("fedoperator.tracker")
 TOLD = Telling(say=log.info, complain=log.warning)
-_client: Any = kubernetes
 
 
 def run(options: argparse.Namespace) -> int:
@@ -85,21 +79,25 @@ class Platform:
         """Those that ask for no tracker, by uid and generation: their status is no news."""
         self._runs: dict[Key, dict[str, Run]] = {}
         """What is being sent, by training and tracker."""
+        self._lacking: dict[Key, set[str]] = {}
+        """Trackers that are not set up here and were asked for: said once of each training."""
         self._lost = False
 
     def look(self) -> None:
         """One look at all of them. It raises nothing that passes."""
         try:
-            listed = dict(self._listed())
+            listed = self._listed()
             for key, meta in sorted(listed.items()):
                 try:
                     self._see(key, meta)
-                except pydantic.ValidationError as error:
-                    log.warning("%s/%s: %s", *key, problem_of(error))
+                except Refused:
+                    raise
+                except Exception as error:  # of this one alone: the others are seen to
+                    log.warning("%s/%s is not tracked: %s", *key, _told(error))
                     self._settled[key] = (meta["uid"], meta["resourceVersion"])
             for key in self._runs.keys() - listed.keys():
                 self._leave(key, {})
-            for known in (self._settled, self._silent):
+            for known in (self._settled, self._silent, self._lacking):
                 for key in known.keys() - listed.keys():
                     del known[key]
         except Refused as refused:
@@ -130,7 +128,7 @@ class Platform:
         done = True
         for kind in wanted:
             if kind not in self._trackers:
-                log.warning("%s/%s asks for %s, which is not set up here", namespace, name, kind)
+                self._lacks(key, kind)
                 continue
             done &= self._trackers[kind].update(training, functools.partial(self._record, training))
         if done:
@@ -155,45 +153,28 @@ class Platform:
         else:
             self._runs.pop(key, None)
 
+    def _lacks(self, key: Key, kind: str) -> None:
+        told = self._lacking.setdefault(key, set())
+        if kind not in told:
+            told.add(kind)
+            log.warning("%s/%s asks for %s, which is not set up here", *key, kind)
+
     def _record(self, training: Training, number: int) -> Record | None:
         name = record_name(training.name, number)
         path = f"{server.GROUP}/namespaces/{training.namespace}/{round_api.PLURAL}/{name}"
         return tracking.owned(self._server.read(path), training)
 
-    def _listed(self) -> list[tuple[Key, dict[str, Any]]]:
+    def _listed(self) -> dict[Key, dict[str, Any]]:
         """The metadata, and no more, of all trainings. Raises Refused."""
         below = f"/namespaces/{self.where}" if self.where else ""
-        query, found = {"limit": str(CHUNK)}, []
-        while True:
-            answer = self._asked(f"{server.GROUP}{below}/{_PLURAL}", query)
-            for item in answer.get("items") or []:
-                meta = item["metadata"]
-                found.append(((meta["namespace"], meta["name"]), meta))
-            rest = (answer.get("metadata") or {}).get("continue")
-            if not rest:
-                return found
-            query = {**query, "continue": rest}
+        found = self._server.metadata(f"{server.GROUP}{below}/{_PLURAL}")
+        return {(meta["namespace"], meta["name"]): meta for meta in found}
 
-    def _asked(self, path: str, query: dict[str, str]) -> dict[str, Any]:
-        client = self._server.client
-        method, url, headers, _, _ = client.param_serialize(
-            "GET",
-            path,
-            query_params=list(query.items()),
-            header_params={"Accept": METADATA},
-            auth_settings=["BearerToken"],
-        )
-        try:
-            answer = client.call_api(method, url, header_params=headers, _request_timeout=(10, 30))
-            text = answer.read()
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise server.refused(error) from error
-        if answer.status >= 400:
-            said = _client.client.ApiException(status=answer.status, reason=answer.reason)
-            said.body = text
-            raise server.refused(said)
-        found: dict[str, Any] = json.loads(text)
-        return found
+
+def _told(error: Exception) -> str:
+    if isinstance(error, pydantic.ValidationError):
+        return problem_of(error)
+    return f"{type(error).__name__}: {error}"
 
 
 _PLURAL = training_api.PLURAL

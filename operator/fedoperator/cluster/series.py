@@ -21,7 +21,6 @@ from fedoperator.rounds import quarantine
 REASONS = 20
 """Of lost participants, told apart; a script may have any number of words for its failures."""
 
-LOST: frozenset[State] = frozenset({"Failed", "Late", "Rejected", "Dropped"})
 NOT_OVERHEAD = frozenset({"Suspended", "Evaluating"})
 
 Series = tuple[str, tuple[str, ...], float]
@@ -96,7 +95,7 @@ def _of_newest_round(record: Record) -> Iterator[Series]:
     states = Counter(p.state for p in participants)
     for state in get_args(State):
         yield "round_participants", (state,), states[state]
-    for reason, count in _by_reason(p for p in participants if p.state in LOST):
+    for reason, count in _by_reason(p for p in participants if p.is_lost):
         yield "round_lost_participants", (reason,), count
     yield "round_retries", (), sum(p.attempt - 1 for p in participants)
     out = quarantine.left_out(record)

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from fedoperator.api.round import Record
-from fedoperator.report import participants
 from fedoperator.rounds import quarantine
 
 MOST = 300
@@ -42,7 +41,7 @@ def losses(records: Sequence[Record]) -> list[Loss]:
 def _of_round(record: Record) -> Iterator[Loss]:
     number = (record.spec.round,)
     for p in record.status.participants:
-        if p.state in participants.LOST:
+        if p.is_lost:
             what, reason = p.state.lower(), p.reason or p.state
             said = p.message or p.last_failure
             yield Loss(name=p.name, what=what, reason=reason, said=said, rounds=number)

@@ -32,7 +32,6 @@ WORDS = {
     "o": "at work",
     ".": "not invited",
 }
-LOST: frozenset[State] = frozenset({"Failed", "Late", "Rejected", "Dropped"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +81,7 @@ def _row(
         ),
         invited=len(mine),
         accepted=len(accepted),
-        lost=sum(a.state in LOST for a in mine),
+        lost=sum(a.is_lost for a in mine),
         retried=sum(a.failures for a in mine),
         samples=accepted[-1].samples if accepted else None,
         weight=statistics.fmean(weights) if weights else None,

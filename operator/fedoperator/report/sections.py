@@ -166,20 +166,18 @@ def lineage(figures: Figures) -> str:
 
 
 def _lineage_rows(records: Sequence[Record]) -> Iterator[list[Cell]]:
-    before = None
     for record in records:
-        model = record.status.global_model
+        number, model = record.spec.round, record.status.global_model
         if model is None:
             continue
         accepted = sum(p.state == "Accepted" for p in record.status.participants)
         yield [
-            record.spec.round,
+            number,
             Code(model.digest),
-            f"round {before} + {accepted} updates" if before is not None else "the beginning",
+            f"round {number - 1} + {accepted} updates" if number else "the beginning",
             f"{accepted}/{len(record.status.participants)}" if record.status.participants else "",
             Code(model.path),
         ]
-        before = record.spec.round
 
 
 def left_out(figures: Figures) -> str:

@@ -11,6 +11,8 @@ from fedoperator.api.round import Accelerators, Assignment, Record, RoundStatus
 from fedoperator.api.status import TrainingStatus
 from fedoperator.api.training import Participant, TrainingSpec
 from fedoperator.rounds.look import Look
+from fedoperator.rounds.observed import Identity
+from fedtrain.contract import Role
 
 
 def counted(look: Look, after: TrainingStatus, before: Record | None, record: Record) -> Record:
@@ -18,7 +20,7 @@ def counted(look: Look, after: TrainingStatus, before: Record | None, record: Re
     old = before.status if before is not None else RoundStatus()
     update = {
         **_durations(look, after, old, record.status),
-        **_accelerators(look, old, record.status),
+        **_accelerators(look, record.spec.round, old, record.status),
     }
     return record.model_copy(update={"status": record.status.model_copy(update=update)})
 
@@ -48,16 +50,19 @@ def _add(durations: dict[str, float], phase: str, now: datetime, since: datetime
         durations[phase] = round(durations.get(phase, 0.0) + seconds, 3)
 
 
-def _accelerators(look: Look, old: RoundStatus, new: RoundStatus) -> dict[str, object]:
+def _accelerators(look: Look, number: int, old: RoundStatus, new: RoundStatus) -> dict[str, object]:
     spec = look.training.spec
     sites = {site.name: site for site in spec.sites}
     held = used = 0.0
-    for before, after in _changed(old, new):
+    for role, before, after in _changed(old, new):
         count, ran = _count(spec, sites.get(after.name)), 0.0
         reported = before.is_open and after.state in ("Reported", "Accepted", "Rejected")
         measured = (after.seconds or 0.0) if reported else 0.0
         if before.state == "Running" and before.started_at is not None:
-            ran = (look.now - look.since(before.started_at)).total_seconds()
+            child = look.children.get(Identity(role, number, before.name, before.attempt))
+            # However long nobody looked: pods that are over hold nothing.
+            ended = look.since(child.ended_at if child is not None else None)
+            ran = max(0.0, (ended - look.since(before.started_at)).total_seconds())
         used += count * measured
         held += 0.0 if spec.pods == "Resident" else count * max(ran, measured)
     if spec.pods == "Resident" and (old.phase, new.phase) != ("Published", "Published"):
@@ -82,14 +87,18 @@ def _held_by_those_who_stay(
     )
 
 
-def _changed(old: RoundStatus, new: RoundStatus) -> Iterator[tuple[Assignment, Assignment]]:
-    """Who runs no longer, or no longer the same attempt: before and after."""
-    for kind in ("participants", "evaluation", "personalization"):
+def _changed(old: RoundStatus, new: RoundStatus) -> Iterator[tuple[Role, Assignment, Assignment]]:
+    """Who runs no longer, or no longer the same attempt: at what, before and after."""
+    for role, kind in (
+        (Role.TRAIN, "participants"),
+        (Role.EVALUATE, "evaluation"),
+        (Role.PERSONALIZE, "personalization"),
+    ):
         after = {a.name: a for a in getattr(new, kind)}
         for before in getattr(old, kind):
             now = after.get(before.name, before)
             if before.is_open and (now.state, now.attempt) != (before.state, before.attempt):
-                yield before, now
+                yield role, before, now
 
 
 def _count(spec: TrainingSpec, site: Participant | None) -> int:

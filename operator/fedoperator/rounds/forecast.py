@@ -41,8 +41,9 @@ class Moved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """pods: all, by role. per_round: of the busiest round. at_most: at one time. held: resources at
-    that time; per_round_resources: asked for by the pods of the busiest round.
+    """pods: all, by role. per_round: of the busiest round. at_most: at one time. jobs: Jobs at one
+    time, with those that are over and kept for two rounds. held: resources at the time of at_most.
+    per_round_resources: asked for by the pods of the busiest round.
 
     The rest is None where nobody knows how large the model is: moved, in the busiest round;
     moved_in_all; written, all that is ever written; peak and end, bytes on the exchange; memory of
@@ -54,6 +55,7 @@ class Forecast:
     pods: Mapping[Role, int]
     per_round: Mapping[Role, int]
     at_most: int
+    jobs: int
     held: Mapping[str, Decimal]
     per_round_resources: Mapping[str, Decimal]
     largest: tuple[Workload, ...]
@@ -86,6 +88,7 @@ def forecast(spec: TrainingSpec, name: str, model: Model | None) -> Forecast:
         pods=counted,
         per_round=play.pods[busiest],
         at_most=sum(w.nodes for w in play.most),
+        jobs=play.jobs,
         held=asked(play.most),
         per_round_resources=asked(w for w in play.made if w.identity.round == busiest),
         largest=_distinct(play.made),
@@ -105,7 +108,7 @@ def _extended(play: Rehearsal, spec: TrainingSpec, counted: Counter[Role]) -> Co
 
 def _with_bytes(result: Forecast, spec: TrainingSpec, play: Rehearsal, model: Model) -> Forecast:
     moved = {number: moved_in(spec, play, model, number) for number in play.invited}
-    busiest = max(moved.values(), key=lambda one: one.total)
+    number = max(moved, key=lambda number: moved[number].total)
     peak, end = space(spec, play, model)
     initial = sizes.global_bytes(model, spec, 0, 0)
     in_all = sum(one.total for one in moved.values()) + initial
@@ -116,12 +119,12 @@ def _with_bytes(result: Forecast, spec: TrainingSpec, play: Rehearsal, model: Mo
         result,
         model_bytes=sizes.file_bytes(model.tensors),
         update_bytes=max(updates),
-        moved=busiest,
+        moved=moved[number],
         moved_in_all=in_all,
         peak=peak,
         end=end,
         memory=_MEMORY + (_STACK if spec.strategy.name in _ORDERING else 0),
-        folded=busiest.read[Role.AGGREGATE] - _base_bytes(model, spec, 1),
+        folded=moved[number].read[Role.AGGREGATE] - _base_bytes(model, spec, number),
     )
 
 

@@ -17,11 +17,7 @@ def invited_others(
     must not hang on one site whose data are broken while others stand idle.
     """
     spec, status = look.training.spec, record.status
-    again = {
-        p.name
-        for p in participants
-        if p.state in ("Failed", "Late", "Rejected", "Dropped") and spec.participant(p.name)
-    }
+    again = {p.name for p in participants if p.is_lost and spec.participant(p.name)}
     strangers = _strangers(look, record, participants)
     broken = quorum.nothing_can_cure(participants, spec.participants)
     fails = spec.quorum.on_miss == "Fail" or broken is not None

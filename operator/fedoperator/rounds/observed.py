@@ -85,6 +85,8 @@ class Child:
     state: ChildState = ChildState.PENDING
     nodes: int = 1
     created_at: datetime
+    ended_at: datetime | None = None
+    """When it was over; None if it is not, or nobody says."""
     deleting: bool = False
     failure: Failure | None = None
     trouble: Trouble | None = None
@@ -167,6 +169,7 @@ def child(
         state=state,
         nodes=_nodes(job),
         created_at=parse_time(meta["creationTimestamp"]),
+        ended_at=_since(failed or succeeded),
         deleting="deletionTimestamp" in meta,
         failure=failure,
         trouble=trouble,
@@ -174,6 +177,11 @@ def child(
         resident=stays(job),
         queued=state is ChildState.PENDING and is_suspended(job),
     )
+
+
+def _since(condition: Mapping[str, Any] | None) -> datetime | None:
+    text = condition.get("lastTransitionTime") if condition is not None else None
+    return parse_time(text) if text else None
 
 
 def lost_at(pods: Iterable[Mapping[str, Any]]) -> datetime | None:

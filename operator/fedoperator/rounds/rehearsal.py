@@ -30,13 +30,15 @@ _DIGEST = "sha256:" + 64 * "0"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsal:
     """pods: by round and role. invited: by round, from round 1 on. most: the workloads of the look
-    at which most pods are there; made: all that got pods of their own, in order. played: the last
-    round that was. whole: whether that was the last one that spec.rounds allows."""
+    at which most pods are there. jobs: the most at one time, with those that are over. made: all
+    workloads that got pods of their own, in order. played: the last round that was. whole: whether
+    that was the last one that spec.rounds allows."""
 
     pods: Mapping[int, Counter[Role]]
     invited: Mapping[int, tuple[str, ...]]
     evaluated: Mapping[int, tuple[str, ...]]
     most: tuple[Workload, ...]
+    jobs: int
     made: tuple[Workload, ...]
     played: int
     whole: bool
@@ -61,6 +63,7 @@ def rehearsed(spec: TrainingSpec, name: str, limit: int = LIMIT) -> Rehearsal:
         invited={n: tuple(r.spec.invited) for n, r in stage.records.items() if 0 < n <= rounds},
         evaluated={n: tuple(e.name for e in r.status.evaluation) for n, r in stage.records.items()},
         most=stage.most,
+        jobs=stage.jobs,
         made=tuple(stage.made),
         played=rounds,
         whole=rounds == spec.rounds,
@@ -85,6 +88,7 @@ class _Stage:
     made: list[Workload] = field(default_factory=list)
     live: dict[Identity, Workload] = field(default_factory=dict)
     most: tuple[Workload, ...] = ()
+    jobs: int = 0
     uids: Iterator[int] = field(default_factory=itertools.count)
 
     def look(self) -> bool:
@@ -101,6 +105,7 @@ class _Stage:
         self.training = self.training.model_copy(update={"status": plan.status})
         for workload in plan.create:
             self._create(workload)
+        self.jobs = max(self.jobs, len(self.children))
         for child in plan.delete:
             self.children.pop(child.identity, None)
             self.live.pop(child.identity, None)

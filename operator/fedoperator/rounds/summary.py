@@ -96,7 +96,7 @@ def _counts(participants: Sequence[Assignment], quarantined: int) -> Counts:
         invited=len(states),
         running=states.count("Running"),
         reported=states.count("Reported") + states.count("Accepted"),
-        failed=sum(s in ("Failed", "Late", "Rejected", "Dropped") for s in states),
+        failed=sum(p.is_lost for p in participants),
         quarantined=quarantined,
     )
 
@@ -204,7 +204,7 @@ def _said(assignment: Assignment) -> str:
 def _missing(training: Training, status: RoundStatus) -> str:
     reported = sum(p.state == "Reported" for p in status.participants)
     text = f"{reported} updates of the {training.spec.quorum.minimum} that spec.quorum.minimum asks"
-    gone = [p for p in status.participants if p.state in ("Failed", "Late", "Rejected", "Dropped")]
+    gone = [p for p in status.participants if p.is_lost]
     causes = "; ".join(f"{p.name}: {p.reason}: {p.message}"[:300] for p in gone[:3])
     remedy = "mend the cause, or lower spec.quorum.minimum; what was reported is kept"
     return f"{text} for; {causes}; {remedy}"

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from pydantic.alias_generators import to_camel
 
 from fedoperator.api import changes
+from fedoperator.api import round as round_api
 from fedoperator.api.round import Assignment, Record
-from fedoperator.api.round import State as RoundState
 from fedoperator.api.training import Training
 from fedoperator.rounds import evaluation, quarantine
 from fedtrain import contract
@@ -34,7 +34,6 @@ STEP = "round/invited"
 
 State = Literal["Running", "Succeeded", "Failed", "Abandoned"]
 _NOT_TRACKED = frozenset({"exchange", "security", "network"})
-_LOST: tuple[RoundState, ...] = ("Failed", "Late", "Rejected", "Dropped")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +133,7 @@ def _values(training: Training, record: Record) -> Iterator[tuple[str, float]]:
     if status.started_at is not None and status.published_at is not None:
         yield "round/seconds", (status.published_at - status.started_at).total_seconds()
     states = Counter(p.state for p in status.participants)
-    yield from _named("round", {state.lower(): float(states[state]) for state in _LOST})
+    yield from _named("round", {state.lower(): float(states[state]) for state in round_api.LOST})
     yield "round/accepted", float(len(accepted))
     yield "round/samples", float(sum(p.samples or 0 for p in accepted))
     yield "round/failures", float(sum(p.failures for p in status.participants))
@@ -216,7 +215,7 @@ def _lineage(record: Record) -> dict[str, str]:
     status, number = record.status, record.spec.round
     if number == 0:
         return {"initial.digest": status.global_model.digest if status.global_model else ""}
-    lost = [f"{p.name} ({p.reason or p.state})" for p in status.participants if p.state in _LOST]
+    lost = [f"{p.name} ({p.reason or p.state})" for p in status.participants if p.is_lost]
     return {"missing": f"round {number}: {', '.join(lost)}"} if lost else {}
 
 

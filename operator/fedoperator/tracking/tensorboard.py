@@ -75,6 +75,7 @@ class TensorBoard:
         return below / f"{run.name}-{run.uid[:8]}"
 
     def _opened(self, folder: Path) -> _Open:
+        from google.protobuf.message import DecodeError
         from tensorboard.compat.proto import event_pb2
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,13 +87,16 @@ class TensorBoard:
             raise TrackerUnavailable(f"{folder} is written by another tracker") from error
         end, last = _whole(file)
         file.truncate(end)
-        steps = 0
         if last is None:
             _append(file, event_pb2.Event(file_version=VERSION))
-        else:
+            return _Open(file, 0)
+        try:
             event = event_pb2.Event.FromString(last)
-            steps = 0 if event.file_version else event.step + 1
-        return _Open(file, steps)
+        except DecodeError as error:
+            file.close()
+            remedy = "move it away, and all rounds that are still in the records are written anew"
+            raise TrackerRefuses(f"{folder / FILE} is damaged; {remedy}") from error
+        return _Open(file, 0 if event.file_version else event.step + 1)
 
     def _close(self, uid: str) -> None:
         opened = self._files.pop(uid, None)
