@@ -47,6 +47,8 @@ class Link:
         self.heard_since: datetime | None = None
         """Since when this hub has told everything that it knows."""
         self.begun_at = time.monotonic()
+        self._broken_at: float | None = None
+        """Since when there has been no line that told everything; None while there is one."""
         self._news = news
         self._reports: dict[str, dict[str, Report]] = {}
         """Participant → id of a piece of work → what was last told of it."""
@@ -65,6 +67,11 @@ class Link:
     def wait(self, seconds: float) -> bool:
         """Until the hub has told everything that it knows; whether it has."""
         return self._synced.wait(seconds)
+
+    def is_lost(self) -> bool:
+        """Whether the line has been broken for longer than a hub may be silent."""
+        broken = self._broken_at
+        return broken is not None and time.monotonic() - broken > SILENCE
 
     def tell(self, plan: Plan) -> None:
         """What is to be done now, if that has changed since the last time."""
@@ -126,6 +133,7 @@ class Link:
             finally:
                 with self._lock:
                     self._socket = None
+                    self._broken_at = self._broken_at or time.monotonic()
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -161,6 +169,8 @@ class Link:
                         news |= self._remember(name, replace(found, result=kept))
             if "reports" in message and not message.get("more"):
                 self.problem = ""
+                news |= self._broken_at is not None
+                self._broken_at = None
                 if not self._synced.is_set():
                     self.heard_since, news = now, True
                     self._synced.set()

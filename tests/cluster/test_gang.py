@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from datetime import timedelta
 
 import pytest
 
@@ -99,6 +100,25 @@ async def test_an_operator_that_died_between_the_two_makes_it_at_its_next_look(
         await stage.settle()
     assert NORTH in await groups(stage)
     assert any(v.startswith("GET") and "podgroups" in v for v in stage.tried) is replied
+
+
+async def test_a_name_that_is_taken_is_told_and_tried_again(stage, served):
+    if not served:
+        pytest.skip("this Kubernetes serves no PodGroups")
+    foreign = {
+        "metadata": {"name": NORTH},
+        "spec": {"schedulingPolicy": {"gang": {"minCount": 1}}},
+    }
+    await stage.api.request("POST", stage.path("podgroups"), foreign)
+    await stage.apply(with_nodes(2, "north"))
+    await to_training(stage)
+    again = (await stage.look()).wake_at
+    assert again is not None
+    assert again <= stage.clock() + timedelta(seconds=31)
+    asked = stage.tried[f"POST {stage.path('podgroups')}"]
+    await stage.look()
+    assert stage.tried[f"POST {stage.path('podgroups')}"] == asked + 1
+    assert [reason for reason, _ in await stage.events()].count("NameTaken") == 1
 
 
 async def test_a_cluster_without_them_is_told_about_and_the_training_goes_on(stage, served):

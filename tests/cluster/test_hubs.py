@@ -2,10 +2,11 @@
 
 import asyncio
 import socket
+import time
 
 import pytest
 
-from fedoperator import errors
+from fedoperator import errors, link
 from fedoperator.api.training import Training
 from fedoperator.cluster import hubs
 from tests.cluster.stage import a_training
@@ -22,18 +23,65 @@ JOB = {
 }
 
 
-async def test_a_hub_that_says_nothing_is_waited_for_once(monkeypatch):
-    """A worker waits meanwhile: a few such trainings would take the looks of all others."""
+def a_resident_training() -> Training:
     document = a_training(pods="Resident")
     document["metadata"] |= {"uid": "t", "namespace": "here", "resourceVersion": "1"}
-    training, waits = Training.from_object(document), []
+    return Training.from_object(document)
+
+
+async def pods(uid):
+    return [{"status": {"podIP": "127.0.0.1"}}]
+
+
+async def test_what_a_lost_line_told_is_not_taken_for_all_there_is(monkeypatch):
+    """Who reported since would be late. A line that is back at once is no loss."""
+    woken = []
+    monkeypatch.setattr(link, "SILENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as hub:
+        monkeypatch.setattr(hubs.contract, "HUB_PORT", hub.getsockname()[1])
+        lines = hubs.Hubs(woken.append)
+
+        def answer() -> None:
+            line, _ = hub.accept()
+            line.sendall(b'{"reports": {}}\n')
+            answered.append(line)
+
+        async def heard():
+            return await lines.heard(KEY, a_resident_training(), [JOB], pods)
+
+        answered: list[socket.socket] = []
+        try:
+            first = asyncio.get_running_loop().run_in_executor(None, answer)
+            _, since = await heard()
+            await first
+            assert since is not None
+            answered[0].close()
+            assert await heard() == ((), since)
+            until = time.monotonic() + 20
+            while not lines._links[KEY][1].is_lost() and time.monotonic() < until:
+                await asyncio.sleep(0.05)
+            with pytest.raises(errors.HubUnreachable):
+                await heard()
+            woken.clear()
+            while not woken and time.monotonic() < until:
+                # Its calls in between stand in a queue, and nobody answers those any more.
+                await asyncio.get_running_loop().run_in_executor(None, answer)
+                await asyncio.sleep(0.05)
+            assert woken == [KEY]
+            assert await heard() == ((), since)
+        finally:
+            lines.forget(KEY)
+            for line in answered:
+                line.close()
+
+
+async def test_a_hub_that_says_nothing_is_waited_for_once(monkeypatch):
+    """A worker waits meanwhile: a few such trainings would take the looks of all others."""
+    training, waits = a_resident_training(), []
 
     async def to_thread(wait, seconds):
         waits.append(seconds)
         return wait(0)
-
-    async def pods(uid):
-        return [{"status": {"podIP": "127.0.0.1"}}]
 
     monkeypatch.setattr(asyncio, "to_thread", to_thread)
     monkeypatch.setattr(hubs, "PATIENCE", 0.5)

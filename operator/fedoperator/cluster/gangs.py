@@ -29,12 +29,17 @@ class Gangs:
         self._committer = committer
         self._grouped: dict[str, set[str]] = {}
         """uid of a training → the uids of its Jobs."""
-        self._told: set[str] = set()
+        self._told: dict[str, set[str]] = {}
+        """uid of a training → reasons."""
 
-    async def keep(self, training: Training, owned: Sequence[dict[str, Any]]) -> None:
-        """Give a PodGroup to each of the training's Jobs, as listed, that waits for one."""
+    async def keep(self, training: Training, owned: Sequence[dict[str, Any]]) -> bool:
+        """Give a PodGroup to each of the training's Jobs, as listed, that waits for one.
+
+        Whether one was refused: nothing tells when it could be made, so it is to be tried again.
+        """
+        refused = False
         if training.spec.scheduling is None or not training.spec.scheduling.gang:
-            return
+            return refused
         asked = [job for job in owned if (job["spec"].get("completions") or 1) > 1]
         grouped = self._grouped.get(training.uid, set()) & {j["metadata"]["uid"] for j in asked}
         self._grouped[training.uid] = grouped
@@ -50,19 +55,22 @@ class Gangs:
             except errors.Gone:
                 await self._tell(training, UNAVAILABLE)
                 continue
-            if isinstance(made, Trouble):  # Tried again at the next look: its pods wait for it.
+            if isinstance(made, Trouble):
+                refused = True
                 said = Event(reason=made.reason, message=made.message, warning=True)
                 await self._tell(training, said)
                 continue
             grouped.add(meta["uid"])
+        return refused
 
     async def _tell(self, training: Training, event: Event) -> None:
-        """Once, or every look would."""
-        if training.uid not in self._told:
-            self._told.add(training.uid)
+        """Each reason once, or every look would."""
+        told = self._told.setdefault(training.uid, set())
+        if event.reason not in told:
+            told.add(event.reason)
             await self._committer.tell(training, [event])
 
     def forget(self, uid: str) -> None:
         """That training is gone."""
         self._grouped.pop(uid, None)
-        self._told.discard(uid)
+        self._told.pop(uid, None)

@@ -56,9 +56,9 @@ class Hubs:
         # Once for each line: many hubs that say nothing would take the looks of all others.
         patience = link.begun_at + PATIENCE - time.monotonic()
         known = link.wait(0) or (patience > 0 and await asyncio.to_thread(link.wait, patience))
-        if not known:
+        if not known or link.is_lost():
             if training.status.terminal:  # nothing is asked of anybody any more
-                return (), None
+                return link.reports(), None
             sentence = link.problem or f"the hub at {link.address[0]} says nothing"
             remedy = f"allow the operator's pods to reach its port {contract.HUB_PORT}"
             raise errors.HubUnreachable(f"{sentence}; {remedy}")

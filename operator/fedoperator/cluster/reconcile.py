@@ -109,7 +109,7 @@ class Reconciler:
         except (errors.NameTaken, errors.Refused) as error:
             await self._block(read, error.reason, str(error))
             raise
-        await self._gangs.keep(training, owned)
+        ungrouped = await self._gangs.keep(training, owned)
         self._hubs.tell(key, plan)
         self._telemetry.seen(
             key,
@@ -120,7 +120,8 @@ class Reconciler:
             ),
         )
         soon = now if acted else troubles.wake_at()
-        moments = [moment for moment in (plan.wake_at, soon, lost_at) if moment is not None]
+        again = now + observed.OVERDUE if ungrouped else None
+        moments = [moment for moment in (plan.wake_at, soon, lost_at, again) if moment is not None]
         return Next(wake_at=min(moments, default=None), pause=_pause(training))
 
     def _forget(self, key: Key) -> None:
