@@ -91,6 +91,20 @@ def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("fedtrain")
 
 
+@pytest.mark.parametrize(
+    "command", ["validate", "plan", "run", "track", "report", "models download", "diff"]
+)
+def test_help_is_as_wide_as_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main.main([*command.split(), "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+    assert "exit codes: 0" in "\n".join(lines)
+
+
 def _python(code: str) -> subprocess.CompletedProcess[str]:
     paths = [str(Path(__file__).parents[2] / name) for name in ("operator", "trainer")]
     return subprocess.run(
