@@ -128,7 +128,7 @@ import sys
 
 class CtrlC:
     def find_spec(name, path, target=None):
-        if name == "pydantic":
+        if name == "{name}":
             raise KeyboardInterrupt
 
 sys.meta_path.insert(0, CtrlC)
@@ -137,8 +137,9 @@ sys.exit(main(["version"]))
 """
 
 
-def test_ctrl_c_while_the_program_is_loading_is_no_stack_trace() -> None:
-    done = _python(INTERRUPTED)
+@pytest.mark.parametrize("name", ["fedtrain.contract", "dataclasses", "pydantic"])
+def test_ctrl_c_while_the_program_is_loading_is_no_stack_trace(name: str) -> None:
+    done = _python(INTERRUPTED.format(name=name))
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 

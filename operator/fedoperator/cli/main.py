@@ -6,9 +6,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedtrain import contract
-
-VERSION = f"fedtrain {contract.VERSION}"
 PLUGIN = "kubectl-fedtrain"
 """The name under which kubectl runs us, as `kubectl fedtrain`."""
 
@@ -27,7 +24,7 @@ Train one model over data that never leaves its owners.
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code; mistakes of users are sentences, never stack traces.
 
-    The commands are imported in here, which takes a second: Ctrl-C may come in it as well.
+    What is ours is imported in here, which takes a second: Ctrl-C may come in it as well.
     """
     try:
         return _done(sys.argv[1:] if arguments is None else list(arguments))
@@ -78,18 +75,24 @@ def parser(*, plugin: bool = False) -> argparse.ArgumentParser:
         description=PROLOGUE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    result.add_argument("--version", action="version", version=VERSION)
+    result.add_argument("--version", action="version", version=_version())
     commands = result.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for verb in verbs:
         verb.add(commands)
     completion.add(commands, parser)
     version = commands.add_parser("version", help="print the version")
-    version.set_defaults(act=_version)
+    version.set_defaults(act=_print_version)
     return result
 
 
-def _version(_: argparse.Namespace) -> int:
-    print(VERSION)
+def _version() -> str:
+    from fedtrain import contract
+
+    return f"fedtrain {contract.VERSION}"
+
+
+def _print_version(_: argparse.Namespace) -> int:
+    print(_version())
     return 0
 
 
