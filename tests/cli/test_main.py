@@ -91,17 +91,80 @@ def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("fedtrain")
 
 
-def test_running_here_needs_no_kubernetes_and_no_torch() -> None:
-    code = (
-        "import sys; from fedoperator.cli import main, run; "
-        "print(*{'kubernetes', 'kopf', 'torch', 'numpy', 'asyncio'} & sys.modules.keys())"
-    )
+@pytest.mark.parametrize(
+    "command", ["validate", "plan", "run", "track", "report", "models download", "diff"]
+)
+def test_help_is_as_wide_as_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main.main([*command.split(), "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+    assert "exit codes: 0" in "\n".join(lines)
+
+
+def _python(code: str) -> subprocess.CompletedProcess[str]:
     paths = [str(Path(__file__).parents[2] / name) for name in ("operator", "trainer")]
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": ":".join(paths)},
         capture_output=True,
         text=True,
-        check=True,
     )
-    assert done.stdout.strip() == ""
+
+
+def test_running_here_needs_no_kubernetes_and_no_torch() -> None:
+    done = _python(
+        "import sys; from fedoperator.cli import main; main.parser(); "
+        "print(*{'kubernetes', 'kopf', 'torch', 'numpy', 'asyncio'} & sys.modules.keys())"
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "")
+
+
+INTERRUPTED = """
+import sys
+
+class CtrlC:
+    def find_spec(name, path, target=None):
+        if name == "{name}":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, CtrlC)
+from fedoperator.cli.main import main
+sys.exit(main(["version"]))
+"""
+
+
+@pytest.mark.parametrize("name", ["fedtrain.contract", "dataclasses", "pydantic"])
+def test_ctrl_c_while_the_program_is_loading_is_no_stack_trace(name: str) -> None:
+    done = _python(INTERRUPTED.format(name=name))
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("name", ["runs/digts", "digts"])
+def test_a_folder_that_is_mistyped_is_not_only_taken_for_a_name(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["describe", name]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("no cluster to ask (")
+    assert said.endswith("; set KUBECONFIG, or name the --out of a fedtrain run\n")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"), [("1000", "less than 0.1 s a round"), ("700B", " h ")]
+)
+def test_an_aggregators_time_is_in_units_that_people_use(
+    capsys: pytest.CaptureFixture[str], parameters: str, words: str
+) -> None:
+    main.main(["plan", str(EXAMPLE), "--parameters", parameters])
+    (line,) = (s for s in capsys.readouterr().out.splitlines() if s.startswith("aggregator"))
+    assert words in line
+    assert "e+" not in line

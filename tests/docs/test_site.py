@@ -105,7 +105,33 @@ def test_dark_and_light_change_places_and_are_remembered(opened: Opened) -> None
     opened.shoot("failures-dark")
 
 
-def test_a_command_is_copied_as_it_is_typed(opened: Opened) -> None:
+@pytest.mark.parametrize(
+    ("page", "of", "copied"),
+    [
+        ("tutorial/laptop/", "fedtrain validate", "fedtrain validate federation.yaml"),
+        (
+            "how-to/tracking/",
+            "is tracked by MLflow",
+            "pip install -c constraints.txt -e '.[local,tracking]'\n"
+            "export MLFLOW_TRACKING_URI=http://127.0.0.1:5000\n"
+            "fedtrain run federation.yaml --out runs/digits\n"
+            "tensorboard --logdir runs/digits/tensorboard",
+        ),
+    ],
+)
+def test_commands_are_copied_without_prompts_and_answers(
+    opened: Opened, page: str, of: str, copied: str
+) -> None:
+    opened.go(page)
+    block = opened.page.locator(".highlight", has_text=of).first
+    block.hover()
+    block.locator(".md-clipboard, .md-code__button").first.click()
+    opened.page.wait_for_function("navigator.clipboard.readText().then(t => t !== '')")
+    text = opened.page.evaluate("navigator.clipboard.readText()")
+    assert [line for line in text.splitlines() if line] == copied.splitlines()
+
+
+def test_a_script_is_copied_as_it_stands(opened: Opened) -> None:
     opened.go("tutorial/laptop/")
     opened.page.locator(".highlight", has_text="from sklearn.datasets").first.hover()
     block = opened.page.locator(".highlight", has_text="from sklearn.datasets").first

@@ -65,6 +65,17 @@ def test_logs_are_of_the_newest_round_and_of_whom_is_asked_for(out: str, capsys:
     assert "nobody is none of linear's: a, b" in capsys.readouterr().err
 
 
+def test_a_round_in_which_nothing_is_written_says_so(
+    ended: Any, tmp_path: Path, capsys: Said
+) -> None:
+    copy = shutil.copytree(ended.out, tmp_path / "out")
+    for file in (copy / "logs").iterdir():
+        file.write_text("")
+    assert main.main(["logs", str(copy)]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "nothing is written in round 2\n")
+
+
 def test_models_are_listed_copied_verified_and_written_for_others(
     out: str, ended: Any, capfd: Said, tmp_path: Path
 ) -> None:

@@ -1,1 +1,1 @@
-"""The `fedtrain` command; each subcommand is a module that is imported when it is used."""
+"""The `fedtrain` command; each subcommand is a module that imports what is heavy when used."""

@@ -28,6 +28,6 @@ def act(shell: str, parser: argparse.ArgumentParser) -> int:
     try:
         import shtab
     except ImportError as error:
-        raise Refused("shtab is not installed; pip install 'fedtrain[local]'") from error
+        raise Refused("shtab is not installed; pip install shtab") from error
     print(shtab.complete(parser, shell=shell))
     return 0

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 What the scripts and the aggregator wrote, in the newest round of which there is anything unless you
-name one. Kubernetes keeps the pods of the last two rounds; a run keeps all it wrote in DIR/logs."""
+name one. Pods that stay (pods: Resident) write all of theirs in the round that started them.
+Kubernetes keeps the pods of the last two rounds; a run keeps all it wrote in DIR/logs."""
 _GLANCE = 0.2
 
 
@@ -116,6 +117,8 @@ def _of_folder(folder: Folder, training: str, wanted: Wanted, options: argparse.
         first = False
         status = folder.read()
         if not options.follow or (status is not None and status.status.terminal):
+            if not any(places.values()):
+                print(f"nothing is written in round {files[0].round}", file=sys.stderr)
             return 0
         time.sleep(_GLANCE)
 

@@ -6,44 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedoperator.cli import (
-    apply,
-    completion,
-    describe,
-    diff,
-    export,
-    logs,
-    models,
-    plan,
-    report,
-    run,
-    suspend,
-    track,
-    validate,
-    watch,
-)
-from fedoperator.local.folder import Refused
-from fedtrain import contract
-
-VERSION = f"fedtrain {contract.VERSION}"
 PLUGIN = "kubectl-fedtrain"
 """The name under which kubectl runs us, as `kubectl fedtrain`."""
-
-VERBS = (
-    validate,
-    plan,
-    run,
-    apply,
-    watch,
-    describe,
-    logs,
-    report,
-    models,
-    track,
-    export,
-    suspend,
-    diff,
-)
 
 PROLOGUE = """\
 Train one model over data that never leaves its owners.
@@ -58,8 +22,20 @@ Train one model over data that never leaves its owners.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code; mistakes of users are sentences, never stack traces."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    """The exit code; mistakes of users are sentences, never stack traces.
+
+    What is ours is imported in here, which takes a second: Ctrl-C may come in it as well.
+    """
+    try:
+        return _done(sys.argv[1:] if arguments is None else list(arguments))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _done(given: list[str]) -> int:
+    from fedoperator.cli import validate
+    from fedoperator.local.folder import Refused
+
     options = parser(plugin=Path(sys.argv[0]).name == PLUGIN).parse_args(given)
     try:
         code: int = options.act(options)
@@ -70,30 +46,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `fedtrain ... | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt:
-        return 130
     return code
 
 
 def parser(*, plugin: bool = False) -> argparse.ArgumentParser:
     """plugin: as kubectl's, which is called otherwise and is the same."""
+    from fedoperator.cli import (
+        apply,
+        completion,
+        describe,
+        diff,
+        export,
+        logs,
+        models,
+        plan,
+        report,
+        run,
+        suspend,
+        track,
+        validate,
+        watch,
+    )
+
+    verbs = [validate, plan, run, apply, watch, describe, logs]
+    verbs += [report, models, track, export, suspend, diff]
     result = argparse.ArgumentParser(
         prog="kubectl fedtrain" if plugin else "fedtrain",
         description=PROLOGUE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    result.add_argument("--version", action="version", version=VERSION)
+    result.add_argument("--version", action="version", version=_version())
     commands = result.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for verb in VERBS:
+    for verb in verbs:
         verb.add(commands)
     completion.add(commands, parser)
     version = commands.add_parser("version", help="print the version")
-    version.set_defaults(act=_version)
+    version.set_defaults(act=_print_version)
     return result
 
 
-def _version(_: argparse.Namespace) -> int:
-    print(VERSION)
+def _version() -> str:
+    from fedtrain import contract
+
+    return f"fedtrain {contract.VERSION}"
+
+
+def _print_version(_: argparse.Namespace) -> int:
+    print(_version())
     return 0
 
 

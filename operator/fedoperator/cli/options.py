@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import re
+import textwrap
 from typing import Any
 
 Commands = Any
@@ -15,6 +17,21 @@ EXITS = {
     141: "nobody reads the output",
 }
 """Of every command, unless it says more."""
+
+
+class Filled(argparse.HelpFormatter):
+    """Paragraphs are as wide as the terminal, at most 98; one with an indented line
+    stands as it is written."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(
+            paragraph
+            if re.search(r"^ ", paragraph, re.MULTILINE)
+            else textwrap.fill(
+                paragraph, min(width, 98), break_long_words=False, break_on_hyphens=False
+            )
+            for paragraph in text.split("\n\n")
+        )
 
 
 def command(
@@ -34,7 +51,7 @@ def command(
         help=help,
         description=description,
         epilog=f"{codes}\n\n{epilog}".rstrip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Filled,
     )
     return made
 

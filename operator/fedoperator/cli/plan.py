@@ -14,6 +14,7 @@ from fedoperator.cli import capacity, modelsize, validate
 from fedoperator.cli import options as common
 from fedoperator.cli import run as run_command
 from fedoperator.cli.capacity import in_bytes, shown
+from fedoperator.report.markup import duration
 from fedoperator.rounds import forecast
 from fedoperator.rounds.forecast import Forecast
 from fedtrain.contract import Role
@@ -126,9 +127,16 @@ def _bytes(training: Training, needs: Forecast, rate: float) -> Iterator[str]:
     cores = aggregator_cores(spec)
     seconds = aggregation_bytes(needs) / rate / cores
     yield (
-        f"aggregator  {in_bytes(needs.memory)} of memory, about {seconds:.2g} s a round "
+        f"aggregator  {in_bytes(needs.memory)} of memory, {_in_words(seconds)} a round "
         f"(hashing {rate / 1e9:.1f} GB/s a core as here, {cores:g} core{'s' * (cores > 1)})"
     )
+
+
+def _in_words(seconds: float) -> str:
+    """`less than 0.1 s`, `about 4.2 s`, `about 5 min 10 s`."""
+    if seconds < 0.1:
+        return "less than 0.1 s"
+    return f"about {duration(seconds)}".replace("\N{NO-BREAK SPACE}", " ")
 
 
 def aggregation_bytes(needs: Forecast) -> int:

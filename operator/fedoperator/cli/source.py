@@ -136,7 +136,8 @@ def of(
         )
     from fedoperator.cli.server import Server
 
-    return OnCluster(Server(namespace, kubeconfig, context), name)
+    remedy = "set KUBECONFIG, or name the --out of a fedtrain run"
+    return OnCluster(Server(namespace, kubeconfig, context, remedy=remedy), name)
 
 
 def is_folder(name: str) -> bool:
