@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from fedoperator.cluster import nesting
+from fedoperator.cluster import answers, nesting
 
 
 def nested(levels: int, begin: str = '{"a":', end: str = "}") -> str:
@@ -53,7 +53,7 @@ async def test_what_kopf_reads_has_nothing_too_deep_and_of_a_list_nothing_large(
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
-        async with aiohttp.ClientSession(response_class=nesting.Response) as session:
+        async with aiohttp.ClientSession(response_class=answers.Response) as session:
             async with session.get(url) as listed:
                 found = await listed.json()
             async with session.get(url, params={"watch": "true"}) as watched:

@@ -1,6 +1,5 @@
 """The few requests that a person's program makes, to one namespace of one API server."""
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ import urllib3.exceptions
 
 from fedoperator import api
 from fedoperator.api import training as training_api
+from fedoperator.cluster import nesting
 from fedoperator.local.folder import Refused
 
 _client: Any = kubernetes
@@ -163,7 +163,18 @@ class Server:
         text = answer.read()
         if answer.status >= 400:
             raise _client.client.ApiException(status=answer.status, reason=answer.reason, body=text)
-        return json.loads(text)
+        return document(text)
+
+
+def document(text: bytes) -> Document:
+    """An answer; what others have nested too deep in it is left out. Raises Refused."""
+    try:
+        found = nesting.loads(text)
+    except ValueError as error:
+        raise Refused("the API server cannot be understood: it answers no JSON") from error
+    if not isinstance(found, dict):
+        raise Refused("the API server cannot be understood: it answers no object")
+    return found
 
 
 def _once(act: Callable[[], T]) -> T:
@@ -187,7 +198,7 @@ def _message(body: object) -> str:
     """The message of a Status that the server answered with."""
     text = body.decode(errors="replace") if isinstance(body, bytes) else str(body)
     try:
-        return str(json.loads(text)["message"])
+        return str(nesting.loads(text)["message"])
     except (ValueError, KeyError, TypeError):
         return ""
 

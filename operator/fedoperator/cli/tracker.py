@@ -6,12 +6,12 @@ are kept in their records, so that nothing is lost between two looks, nor while 
 
 import argparse
 import functools
-import json
 import logging
 import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import kubernetes
@@ -32,7 +32,9 @@ from fedoperator.tracking.patient import Patient, Telling
 from fedoperator.tracking.sending import TrackerRefuses
 
 POLL = 10.0
-CHUNK = 250
+CHUNK = 50
+"""Trainings of one answer; whoever makes them may give the metadata of each a megabyte."""
+_KEPT = ("uid", "resourceVersion", "generation")
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 Key = tuple[str, str]
 
@@ -97,6 +99,11 @@ class Platform:
                 except pydantic.ValidationError as error:
                     log.warning("%s/%s: %s", *key, problem_of(error))
                     self._settled[key] = (meta["uid"], meta["resourceVersion"])
+                except Refused:
+                    raise
+                except Exception as error:  # whatever is written in one, the others are tracked
+                    log.warning("%s/%s is not tracked: %r", *key, error)
+                    self._settled[key] = (meta["uid"], meta["resourceVersion"])
             for key in self._runs.keys() - listed.keys():
                 self._leave(key, {})
             for known in (self._settled, self._silent):
@@ -122,7 +129,8 @@ class Platform:
         asked = training.spec.tracking
         wanted = [kind for kind in ("mlflow", "tensorboard") if getattr(asked, kind, None)]
         wanted = [] if training.deleting and not training.status.terminal else wanted
-        run = figures.run(training)
+        # What ends it needs no more; of a thousand trainings the rest would be a lot.
+        run = replace(figures.run(training), params={}, tags={})
         self._leave(key, {kind: run for kind in wanted if kind in self._trackers})
         if not wanted:
             self._silent[key] = spoken
@@ -168,7 +176,8 @@ class Platform:
             answer = self._asked(f"{server.GROUP}{below}/{_PLURAL}", query)
             for item in answer.get("items") or []:
                 meta = item["metadata"]
-                found.append(((meta["namespace"], meta["name"]), meta))
+                kept = {name: meta[name] for name in _KEPT if name in meta}
+                found.append(((meta["namespace"], meta["name"]), kept))
             rest = (answer.get("metadata") or {}).get("continue")
             if not rest:
                 return found
@@ -192,8 +201,7 @@ class Platform:
             said = _client.client.ApiException(status=answer.status, reason=answer.reason)
             said.body = text
             raise server.refused(said)
-        found: dict[str, Any] = json.loads(text)
-        return found
+        return server.document(text)
 
 
 _PLURAL = training_api.PLURAL

@@ -19,7 +19,7 @@ from kubernetes.aio import client as kubernetes
 
 from fedoperator.api import GROUP, VERSION
 from fedoperator.api import training as training_api
-from fedoperator.cluster import nesting
+from fedoperator.cluster import answers
 from fedoperator.cluster.workqueue import Key
 from fedoperator.rounds import news, observed
 
@@ -158,7 +158,7 @@ class Watch:
             headers={"User-Agent": "fedtrain-operator"},
             proxy=configuration.proxy,
             middlewares=(authorize,),
-            response_class=nesting.Response,
+            response_class=answers.Response,
         )
         return kopf.AiohttpSession(server=configuration.host, aiohttp_session=session)
 
