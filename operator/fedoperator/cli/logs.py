@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fedoperator.cli import options as common
 from fedoperator.cli import source
 from fedoperator.cli.source import InFolder, OnCluster
+from fedoperator.local import visible
 from fedoperator.local.folder import Folder, Refused
 from fedoperator.rounds import observed
 from fedtrain.contract import Role
@@ -227,7 +228,8 @@ def _has_started(pod: dict[str, Any]) -> bool:
 
 def _print(label: str, lines: list[str]) -> None:
     for line in lines:
-        print(f"{label}: {line}" if label else line, flush=True)
+        shown = visible.coloured(line) if sys.stdout.isatty() else line
+        print(f"{label}: {shown}" if label else shown, flush=True)
 
 
 def _number(text: str) -> int:

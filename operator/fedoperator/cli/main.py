@@ -22,6 +22,7 @@ from fedoperator.cli import (
     validate,
     watch,
 )
+from fedoperator.local import visible
 from fedoperator.local.folder import Refused
 from fedtrain import contract
 
@@ -65,7 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.act(options)
         sys.stdout.flush()
     except (Refused, validate.Unreadable) as refused:
-        print(refused, file=sys.stderr)
+        print(visible.lines(str(refused)), file=sys.stderr)
+        return 1
+    except RecursionError:
+        print("something in it is nested too deep to be read", file=sys.stderr)
         return 1
     except BrokenPipeError:  # `fedtrain ... | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,6 +12,7 @@ import yaml
 from fedoperator.api import API_VERSION, admission, round
 from fedoperator.api.training import KIND
 from fedoperator.cli import options as common
+from fedoperator.local import visible
 from fedoperator.local.folder import Refused
 
 
@@ -198,18 +199,18 @@ def run(path: str) -> int:
     try:
         found = trainings(path)
     except Unreadable as reason:
-        print(f"{path}: {reason}")
+        print(visible.line(f"{path}: {reason}"))
         return 1
     code = 0
     for document in found:
         problems = admission.problems(None, document)
         if not problems:
-            print(_praise(document))
+            print(visible.line(_praise(document)))
             continue
         code = 1
         of = f"{_name(document)}: " if len(found) > 1 else ""
         for problem in problems:
-            print(f"{path}: {of}{problem}")
+            print(visible.line(f"{path}: {of}{problem}"))
     return code
 
 
