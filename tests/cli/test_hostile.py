@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from fedoperator.cli import main
+from fedoperator.cli import logs, main
 from fedoperator.local import visible
 from fedoperator.local.folder import Folder
 from tests.report.lab import a_round, a_training, accepted, failed, moment
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "01-digits" / "federation.yaml"
 TEXT = "\x1b]0;t\x07\x1b[2J\x9b31m\u202egpj [bold]b[/bold] [/x]\r\nround 9/9  accepted 3/3"
 SHOWN = r"\x1b]0;t\x07\x1b[2J\x9b31m\u202egpj [bold]b[/bold] [/x] round 9/9  accepted 3/3"
 
@@ -102,3 +103,65 @@ def test_what_is_shown_is_what_was_written() -> None:
     assert visible.line(TEXT) == SHOWN
     assert visible.line("größer → 0.9 \\x1b") == "größer → 0.9 \\x1b"
     assert visible.lines("a\nb\x1b") == "a\nb\\x1b"
+
+
+def test_a_pod_whose_labels_somebody_wrote_by_hand_is_no_stack_trace() -> None:
+    labels = {"fedtrain.dev/role": "train", "fedtrain.dev/round": "2"}
+    assert logs.of_pod({"metadata": {"name": "good", "labels": labels}}) is not None
+    for name in ("round", "attempt"):
+        odd = {**labels, f"fedtrain.dev/{name}": "x"}
+        assert logs.of_pod({"metadata": {"name": "odd", "labels": odd}}) is None
+
+
+BOMB = "\n".join(
+    ["  parameters:", "    a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    + [f"    a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+)
+
+
+@pytest.mark.parametrize("verb", ["validate", "plan", "diff"])
+def test_a_file_that_is_larger_than_it_looks_is_refused_at_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], verb: str
+) -> None:
+    lines = EXAMPLE.read_text().splitlines()
+    lines = [line for line in lines if not line.startswith("  parameters:")]
+    file = tmp_path / "bomb.yaml"
+    file.write_text("\n".join([*lines, BOMB]))
+    assert main.main([verb, str(file), *([str(EXAMPLE)] if verb == "diff" else [])]) == 1
+    assert "aliases" in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("part", ["status.yaml", "rounds/digits-00001.yaml", "logs"])
+def test_a_folder_with_pipes_for_files_is_waited_for_by_nobody(run: Path, part: str) -> None:
+    path = run / part if part != "logs" else next((run / "logs").glob("*.log"))
+    path.unlink()
+    os.mkfifo(path)
+    words = [sys.executable, "-m", "fedoperator.cli", "logs" if part == "logs" else "describe"]
+    ended = subprocess.run([*words, str(run)], capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 1
+    assert "no regular file" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("weight: 0.5", "weight: .nan"),
+        ("weight: 0.5", "weight: 1.7e+308\n    metrics: {a: 1.7e+308}"),
+        ("seconds: 12.5", "seconds: .inf"),
+        ("samples: 100", f"samples: {10**400}"),
+    ],
+)
+def test_figures_that_are_none_are_no_stack_trace(run: Path, before: str, after: str) -> None:
+    file = run / "rounds" / "digits-00001.yaml"
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after, 1))
+    for words in (
+        ["describe", run],
+        ["report", run, "-o", run / "page.html"],
+        ["diff", run, run],
+    ):
+        main.main([str(word) for word in words])
+    words = [sys.executable, "-m", "fedoperator.cli", "track", run, "--tensorboard", run / "board"]
+    said = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in said.stderr
