@@ -162,6 +162,7 @@ def test_figures_that_are_none_are_no_stack_trace(run: Path, before: str, after:
         ["diff", run, run],
     ):
         main.main([str(word) for word in words])
-    words = [sys.executable, "-m", "fedoperator.cli", "track", run, "--tensorboard", run / "board"]
-    said = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    words = ["track", str(run), "--tensorboard", str(run / "board")]
+    command = [sys.executable, "-m", "fedoperator.cli", *words]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert "Traceback" not in said.stderr
