@@ -114,14 +114,14 @@ push: ## Push all to REGISTRY
 
 .PHONY: release
 release: ## All files of a release, if the changelog agrees with the tag: make release TAG=v1.2.3
-	$(RUN) python -m release.changelog --released "$(TAG)" > /dev/null
+	$(RUN) python -m release.changelog --released "$$TAG" > /dev/null
 	rm -rf dist
 	$(MAKE) wheel sbom chart
-	$(RUN) python -m release.changelog --released "$(TAG)" > dist/CHANGES.md
+	$(RUN) python -m release.changelog --released "$$TAG" > dist/CHANGES.md
 
 .PHONY: publish
 publish: release ## The same as a release of the repository, by GitHub's own program
-	gh release create "$(TAG)" --verify-tag --title "fedtrain $(TAG)" --notes-file dist/CHANGES.md \
+	gh release create "$$TAG" --verify-tag --title "fedtrain $$TAG" --notes-file dist/CHANGES.md \
 		dist/*.whl dist/*.tgz dist/*.cdx.json
 
 .PHONY: shell

@@ -253,3 +253,34 @@ def test_a_monitor_scrapes_the_port_and_keeps_the_labels(rendered, kind, field):
     assert monitor["metadata"]["labels"]["release"] == "p"
     assert monitor["spec"][field] == [{"port": "metrics", "interval": "1m", "honorLabels": True}]
     assert not [d for d in documents if d["kind"].endswith("Monitor") and d["kind"] != name]
+
+
+DIGITS = (
+    ("priorityClassName", "123"),
+    ("serviceAccount.name", "17"),
+    ("tracking.mlflow.secretName", "42"),
+    ("tracking.tensorboard.claimName", "7"),
+)
+
+
+@pytest.mark.parametrize("everywhere", ["true", "false"])
+def test_names_of_digits_alone_stay_texts(helm: Callable[..., str], everywhere: str) -> None:
+    """Names may be, and YAML would make numbers of them, which the API server refuses."""
+    words = ["--set", f"watch.clusterWide={everywhere},tracking.enabled=true"]
+    words += ["--set-string", ",".join(f"{name}={value}" for name, value in DIGITS)]
+    words += ["--set-string", "tracking.mlflow.uri=http://m"]
+    text = helm("template", "r", CHART, "--namespace", "1234", *words)
+    for document in yaml.load_all(text, yaml.CSafeLoader):
+        if document and document["kind"] not in GENERATED:
+            numbers = set(_numbers(document))
+            assert not numbers & {1234, 123, 17, 42, 7}, document["kind"]
+
+
+def _numbers(value: Any) -> Iterator[object]:
+    if isinstance(value, dict):
+        yield from (key for key in value if not isinstance(key, str))
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(inner)
+    elif isinstance(value, int):
+        yield value

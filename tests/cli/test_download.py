@@ -1,5 +1,6 @@
 """The pod that a model is downloaded through, and what comes out of it."""
 
+import contextlib
 import io
 import random
 import tarfile
@@ -14,6 +15,7 @@ from fedoperator.api.base import GlobalModel
 from fedoperator.api.status import TrainingStatus
 from fedoperator.api.training import Training, TrainingSpec
 from fedoperator.cli import download
+from fedoperator.local.folder import Refused
 from tests.pods.restricted import offences
 
 
@@ -84,3 +86,35 @@ def test_what_the_pod_complains_of_is_its_last_line() -> None:
     incoming = download.Incoming(Line(b"\x02Traceback\nFileNot", b"\x02Found: /x\n"))
     assert incoming.read(10) == b""
     assert incoming.complaint == "FileNotFound: /x"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "../../outside"},
+        {"name": "/tmp/outside"},
+        {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"},
+        {"type": tarfile.LNKTYPE, "linkname": "../outside"},
+        {"type": tarfile.CHRTYPE},
+        {"mtime": 2**63},
+        {"name": "x\0y", "pax_headers": {"path": "x\0y"}},
+    ],
+)
+def test_what_a_pod_that_lies_sends_is_a_sentence_and_leaves_nothing_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
+    member, sent = tarfile.TarInfo("model"), io.BytesIO()
+    for field, value in fields.items():
+        setattr(member, field, value)
+    with tarfile.open(fileobj=sent, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(member)
+    line = Line(b"\x01" + sent.getvalue())
+    answer = SimpleNamespace(sock=line, close=lambda: None)
+    monkeypatch.setattr(line, "settimeout", lambda _: None, raising=False)
+    monkeypatch.setattr(download._stream, "stream", lambda *_, **__: answer)
+    (tmp_path / "out").mkdir()
+    server: Any = SimpleNamespace(client=None, namespace="lab")
+    with contextlib.suppress(Refused):
+        download.receive(server, "pod", "mount/global/1/1", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))

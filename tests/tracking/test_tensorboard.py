@@ -1,13 +1,14 @@
 """Rounds as event files, read back by TensorBoard's own accumulator."""
 
 import warnings
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fedoperator.tracking import figures
+from fedoperator.tracking import figures, tensorboard
 from fedoperator.tracking.sending import TrackerRefuses, TrackerUnavailable
 from fedoperator.tracking.tensorboard import FILE, TensorBoard
 
@@ -125,3 +126,20 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
     (tmp_path / "file").touch()
     with pytest.raises(TrackerUnavailable, match="cannot be written: Not a directory"):
         TensorBoard(tmp_path / "file", below=True).begin(RUN)
+
+
+def test_of_many_trainings_only_some_files_are_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorboard, "OPEN", 3)
+    writer = TensorBoard(tmp_path, below=False)
+    runs = [replace(RUN, uid=f"{n:08d}", name=f"t{n}") for n in range(9)]
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for number in range(2):
+        for run in runs:
+            assert writer.begin(run) == number
+            writer.send(run, a_step(number))
+    assert len(list(Path("/proc/self/fd").iterdir())) - before <= 3
+    for run in runs:
+        writer.abandon(run)
+        assert read(tmp_path / f"{run.name}-{run.uid}")["global/a"] == [(0, 0.0), (1, 0.5)]

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from fedoperator.local import visible
+
 
 def between(old: Any, new: Any, path: str = "spec") -> Iterator[tuple[str, str, str]]:
     """(field, before, after) of every leaf that differs; "" where there is nothing.
@@ -35,8 +37,10 @@ def shown(value: Any) -> str:
 def line(field: str, before: str, after: str) -> str:
     """`spec.rounds: 10 → 20`; what is new or gone says so."""
     if not before:
-        return f"{field}: now {after}"
-    return f"{field}: {before} → {after}" if after else f"{field}: no longer {before}"
+        told = f"now {after}"
+    else:
+        told = f"{before} → {after}" if after else f"no longer {before}"
+    return visible.line(f"{field}: {told}")
 
 
 def _named(value: Any) -> bool:

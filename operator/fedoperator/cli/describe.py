@@ -10,7 +10,7 @@ from fedoperator.api.round import Record
 from fedoperator.api.training import Training
 from fedoperator.cli import options as common
 from fedoperator.cli import source, table
-from fedoperator.local import report
+from fedoperator.local import report, visible
 from fedoperator.rounds import quarantine
 
 _ROUNDS = 10
@@ -40,7 +40,7 @@ def act(options: argparse.Namespace) -> int:
         common.print_json(document(training, records, events))
         return 0
     for line in sentences(training, records, found.where, options.name):
-        print(line)
+        print(visible.line(line))
     shown = [r for r in records if r.spec.round > 0][0 if options.all else -_ROUNDS :]
     if shown:
         print()

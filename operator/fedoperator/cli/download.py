@@ -194,7 +194,12 @@ def receive(server: Server, name: str, folder: str, out: Path) -> None:
     try:
         with tarfile.open(fileobj=incoming, mode="r|") as archive:
             archive.extractall(out, filter="data")
-    except (tarfile.TarError, websocket.WebSocketException) as error:
+    except (
+        tarfile.TarError,
+        ValueError,
+        OverflowError,
+        websocket.WebSocketException,
+    ) as error:  # the middle two: of names and times that none can have
         why = incoming.complaint or str(error)
         raise Refused(f"{folder} was not copied: {why}") from error
     finally:

@@ -7,7 +7,7 @@ import pydantic
 from fedoperator.api.round import Record, record_name
 from fedoperator.api.status import Phase
 from fedoperator.api.training import Training
-from fedoperator.local import report
+from fedoperator.local import report, visible
 from fedoperator.local.report import Report
 
 _EARLIER = 10
@@ -62,9 +62,10 @@ class Follower:
             self._report.complain(f"{status.phase}: {status.reason}: {status.message}")
         elif status.phase == "Succeeded":
             model = status.global_model
-            words = [f"Succeeded: {status.message}", *report.measured(status.metrics)]
+            words = [visible.line(f"Succeeded: {status.message}"), *report.measured(status.metrics)]
             if model is not None:
-                words[-1] += f"\nmodel: {model.path} on the exchange\ndigest: {model.digest}"
+                where = visible.line(f"{model.path} on the exchange")
+                words[-1] += f"\nmodel: {where}\ndigest: {visible.line(model.digest)}"
             self._report.last("  ".join(words))
         elif status.phase == "Suspended":
             self._report.say(f"Suspended: {status.message}")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from fedoperator.cli import options as common
 from fedoperator.cli import source
 from fedoperator.cli.source import InFolder, OnCluster
-from fedoperator.local.folder import Folder, Refused
+from fedoperator.local import visible
+from fedoperator.local.folder import Folder, Refused, opened
 from fedoperator.rounds import observed
 from fedtrain.contract import Role
 
@@ -104,9 +105,12 @@ def _of_folder(folder: Folder, training: str, wanted: Wanted, options: argparse.
     while True:
         for place in places:
             path = folder.logs / place
-            with path.open("rb") as file:
-                file.seek(places[place])
-                text = file.read()
+            try:
+                with opened(path) as file:
+                    file.seek(places[place])
+                    text = file.read()
+            except OSError as error:
+                raise Refused(f"{path} cannot be read: {error.strerror}") from error
             # Of one that is still written, whole lines only.
             cut = len(text) if not options.follow else text.rfind(b"\n") + 1
             places[place] += cut
@@ -152,7 +156,7 @@ def _of_cluster(found: OnCluster, wanted: Wanted, options: argparse.Namespace) -
     pods = server.list(server.core("pods"), labelSelector=selector)
     if not pods:
         raise Refused(f"{found.name} has no pods now; they are kept for two rounds")
-    logs = chosen([_of_pod(pod) for pod in pods], wanted)
+    logs = chosen([one for one in map(of_pod, pods) if one is not None], wanted)
     query = {"timestamps": "false"}
     if options.tail is not None:
         query["tailLines"] = str(options.tail)
@@ -212,15 +216,19 @@ def _lines(server: "Server", pod: str, query: dict[str, str]) -> Iterator[str]:
         answer.close()
 
 
-def _of_pod(pod: dict[str, Any]) -> Written:
+def of_pod(pod: dict[str, Any]) -> Written | None:
+    """None for labels that somebody wrote by hand."""
     labels = pod["metadata"]["labels"]
-    return Written(
-        place=pod["metadata"]["name"],
-        role=labels[observed.ROLE_LABEL],
-        round=int(labels.get(observed.ROUND_LABEL, 0)),
-        participant=labels.get(observed.PARTICIPANT_LABEL, ""),
-        attempt=int(labels.get(observed.ATTEMPT_LABEL, 1)),
-    )
+    try:
+        return Written(
+            place=pod["metadata"]["name"],
+            role=labels[observed.ROLE_LABEL],
+            round=int(labels.get(observed.ROUND_LABEL, 0)),
+            participant=labels.get(observed.PARTICIPANT_LABEL, ""),
+            attempt=int(labels.get(observed.ATTEMPT_LABEL, 1)),
+        )
+    except ValueError:
+        return None
 
 
 def _has_started(pod: dict[str, Any]) -> bool:
@@ -230,7 +238,8 @@ def _has_started(pod: dict[str, Any]) -> bool:
 
 def _print(label: str, lines: list[str]) -> None:
     for line in lines:
-        print(f"{label}: {line}" if label else line, flush=True)
+        shown = visible.coloured(line) if sys.stdout.isatty() else line
+        print(f"{label}: {shown}" if label else shown, flush=True)
 
 
 def _number(text: str) -> int:

@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _done(given: list[str]) -> int:
     from fedoperator.cli import validate
+    from fedoperator.local import visible
     from fedoperator.local.folder import Refused
 
     options = parser(plugin=Path(sys.argv[0]).name == PLUGIN).parse_args(given)
@@ -41,7 +42,10 @@ def _done(given: list[str]) -> int:
         code: int = options.act(options)
         sys.stdout.flush()
     except (Refused, validate.Unreadable) as refused:
-        print(refused, file=sys.stderr)
+        print(visible.lines(str(refused)), file=sys.stderr)
+        return 1
+    except RecursionError:
+        print("something in it is nested too deep to be read", file=sys.stderr)
         return 1
     except BrokenPipeError:  # `fedtrain ... | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,7 +1,6 @@
 """The few requests that a person's program makes, to one namespace of one API server."""
 
 import functools
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,7 @@ _client: Any = kubernetes
 """Parts of it are annotated, and parts are not."""
 
 _TIMEOUT = (10, 30)
-_CHUNK = 250
+_CHUNK = 50
 """Objects of one answer to a list of metadata."""
 _JSON = "application/json"
 _METADATA = f"{_JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -181,8 +180,18 @@ class Server:
         text = answer.read()
         if answer.status >= 400:
             raise _client.client.ApiException(status=answer.status, reason=answer.reason, body=text)
-        # What one tenant has nested too deep keeps nobody's from being read.
-        return nesting.loads(text)
+        return document(text)
+
+
+def document(text: bytes) -> Document:
+    """An answer; what others have nested too deep in it is left out. Raises Refused."""
+    try:
+        found = nesting.loads(text)
+    except ValueError as error:
+        raise Refused("the API server cannot be understood: it answers no JSON") from error
+    if not isinstance(found, dict):
+        raise Refused("the API server cannot be understood: it answers no object")
+    return found
 
 
 def _once(act: Callable[[], T]) -> T:
@@ -206,7 +215,7 @@ def _message(body: object) -> str:
     """The message of a Status that the server answered with."""
     text = body.decode(errors="replace") if isinstance(body, bytes) else str(body)
     try:
-        return str(json.loads(text)["message"])
+        return str(nesting.loads(text)["message"])
     except (ValueError, KeyError, TypeError):
         return ""
 

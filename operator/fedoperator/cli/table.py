@@ -3,9 +3,12 @@
 import sys
 from collections.abc import Sequence
 
+from fedoperator.local import visible
+
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    heads = [visible.line(head) for head in heads]
+    cells = [["" if cell is None else visible.line(str(cell)) for cell in row] for row in rows]
     if sys.stdout.isatty():
         try:
             return _rich(heads, cells)
@@ -32,7 +35,9 @@ def _rich(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     import rich.table
     import rich.text
 
-    table = rich.table.Table(*heads, box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for head in heads:
+        table.add_column(rich.text.Text(head))
     for row in cells:
         table.add_row(*(rich.text.Text(cell) for cell in row))
     rich.console.Console().print(table)

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import pydantic
@@ -29,6 +30,8 @@ from fedoperator.tracking.patient import Patient, Telling
 from fedoperator.tracking.sending import TrackerRefuses
 
 POLL = 10.0
+_KEPT = ("uid", "resourceVersion", "generation")
+"""Of a training's metadata; its owner may give each a megabyte."""
 Key = tuple[str, str]
 
 log = logging.getLogger("fedoperator.tracker")
@@ -120,7 +123,8 @@ class Platform:
         asked = training.spec.tracking
         wanted = [kind for kind in ("mlflow", "tensorboard") if getattr(asked, kind, None)]
         wanted = [] if training.deleting and not training.status.terminal else wanted
-        run = figures.run(training)
+        # What ends it needs no more; of a thousand trainings the rest would be a lot.
+        run = replace(figures.run(training), params={}, tags={})
         self._leave(key, {kind: run for kind in wanted if kind in self._trackers})
         if not wanted:
             self._silent[key] = spoken
@@ -168,7 +172,10 @@ class Platform:
         """The metadata, and no more, of all trainings. Raises Refused."""
         below = f"/namespaces/{self.where}" if self.where else ""
         found = self._server.metadata(f"{server.GROUP}{below}/{_PLURAL}")
-        return {(meta["namespace"], meta["name"]): meta for meta in found}
+        return {
+            (meta["namespace"], meta["name"]): {n: meta[n] for n in _KEPT if n in meta}
+            for meta in found
+        }
 
 
 def _told(error: Exception) -> str:

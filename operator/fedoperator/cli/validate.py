@@ -12,11 +12,16 @@ import yaml
 from fedoperator.api import API_VERSION, admission, round
 from fedoperator.api.training import KIND
 from fedoperator.cli import options as common
+from fedoperator.local import visible
 from fedoperator.local.folder import Refused
 
 
 class Unreadable(Exception):
     """A file without a training in it; one sentence for whoever named it."""
+
+
+_MOST_NODES = 1_000_000
+"""Values of a document; the API server takes some hundred thousand."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -100,6 +105,8 @@ def trainings_in(text: str) -> list[dict[str, Any]]:
         raise Unreadable(f"is not YAML{where}: {what}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise Unreadable(f"is not YAML: {' '.join(str(error).split())}; correct it") from error
+    if any(_nodes(document, {}) > _MOST_NODES for document in found):
+        raise Unreadable("is far larger than it looks, by aliases of aliases; write it out")
     if not found:
         raise Unreadable(f"is empty; write a {KIND} into it")
     meant = [document for document in found if _is_meant(document, len(found))]
@@ -110,6 +117,17 @@ def trainings_in(text: str) -> list[dict[str, Any]]:
             "is a list or a text, not a resource; begin with apiVersion, kind, metadata"
         )
     return meant
+
+
+def _nodes(value: Any, known: dict[int, int]) -> int:
+    """How many values there are if each alias is written out; what contains itself ends there."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = 0
+        inside = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_nodes(one, known) for one in inside)
+    return known[id(value)]
 
 
 def _text(path: str) -> str:
@@ -198,18 +216,18 @@ def run(path: str) -> int:
     try:
         found = trainings(path)
     except Unreadable as reason:
-        print(f"{path}: {reason}")
+        print(visible.line(f"{path}: {reason}"))
         return 1
     code = 0
     for document in found:
         problems = admission.problems(None, document)
         if not problems:
-            print(_praise(document))
+            print(visible.line(_praise(document)))
             continue
         code = 1
         of = f"{_name(document)}: " if len(found) > 1 else ""
         for problem in problems:
-            print(f"{path}: {of}{problem}")
+            print(visible.line(f"{path}: {of}{problem}"))
     return code
 
 

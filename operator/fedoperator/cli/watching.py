@@ -16,7 +16,7 @@ from fedoperator.api.round import Record
 from fedoperator.api.training import Training
 from fedoperator.cli.follow import Follower, problem_of
 from fedoperator.cli.server import Server, refused
-from fedoperator.local import report
+from fedoperator.local import report, visible
 from fedoperator.local.report import Report
 
 _client: Any = kubernetes
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         sentence = str(refused(error))
     finally:
         telling.close()
-    print(sentence, file=sys.stderr)
+    print(visible.line(sentence), file=sys.stderr)
     return 1
 
 

@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-import rich.markup
 import rich.progress
 import rich.table
 from rich.console import RenderableType
+from rich.text import Text
 
 from fedoperator.api.round import OPEN, Assignment, Record
+from fedoperator.local import visible
 
 MOST = 12
 """Rows; whoever is in trouble comes first."""
@@ -39,12 +40,12 @@ def table(record: Record, now: datetime) -> rich.table.Table:
         state = f"[{colour}]{p.state}[/]" if colour else p.state
         why = f"{p.reason}: {p.message}" if p.reason else p.message
         shown.add_row(
-            p.name,
+            Text(visible.line(p.name)),
             state,
             str(p.attempt),
             _seconds(p, now),
             "" if p.samples is None else str(p.samples),
-            rich.markup.escape(why[:120]),
+            Text(visible.line(why[:120])),
         )
     if len(people) > MOST:
         shown.add_row(f"and {len(people) - MOST} more")

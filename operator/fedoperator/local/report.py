@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from fedoperator.api.round import Record
 from fedoperator.api.training import Training
+from fedoperator.local import visible
 from fedoperator.rounds import quarantine
 from fedoperator.rounds.plan import Event
 
@@ -24,7 +25,7 @@ class Report:
 
     def say(self, line: str) -> None:
         if not self._quiet:
-            self._print(line)
+            self._print(visible.line(line))
 
     def event(self, event: Event) -> None:
         if event.warning:
@@ -33,11 +34,11 @@ class Report:
             self.say(event.message)
 
     def complain(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        print(visible.line(line), file=sys.stderr, flush=True)
 
     def last(self, line: str) -> None:
-        """Said even when quiet."""
-        self._print(line)
+        """Said even when quiet; of several lines, of which each is ours."""
+        self._print(visible.lines(line))
 
     def show(self, training: Training, record: Record | None = None) -> None:
         """How things stand; called at every look. record: of the round in progress, if known."""
@@ -64,9 +65,9 @@ class Live(Report):
         from fedoperator.local import participants
 
         self._bar = participants.Bar(
-            rich.progress.TextColumn("{task.description}"),
+            rich.progress.TextColumn("{task.description}", markup=False),
             rich.progress.BarColumn(),
-            rich.progress.TextColumn("{task.fields[news]}"),
+            rich.progress.TextColumn("{task.fields[news]}", markup=False),
             rich.progress.TimeElapsedColumn(),
             auto_refresh=clock,
             transient=True,
@@ -86,13 +87,13 @@ class Live(Report):
             description=f"round {status.round}/{spec.rounds} {status.phase}",
             total=spec.rounds,
             completed=done,
-            news="  ".join(filter(None, news)),
+            news=visible.line("  ".join(filter(None, news))),
         )
         self._bar.record = record
         self._bar.refresh()
 
     def complain(self, line: str) -> None:
-        self._print(line)
+        self._print(visible.line(line))
 
     def close(self) -> None:
         self._bar.stop()
@@ -140,14 +141,14 @@ def round_line(record: Record, rounds: int) -> str:
 
 
 def measured(metrics: Mapping[str, float]) -> list[str]:
-    return [f"{name} {value:.4g}" for name, value in sorted(metrics.items())]
+    return [visible.line(f"{name} {value:.4g}") for name, value in sorted(metrics.items())]
 
 
 def epilogue(training: Training, exchange: Path) -> str:
     """The last line of a training that succeeded: how far, how good, how long, and where it is."""
     status = training.status
     model = status.global_model
-    words = [f"Succeeded: {status.message}", *measured(status.metrics)]
+    words = [visible.line(f"Succeeded: {status.message}"), *measured(status.metrics)]
     if status.started_at is not None and status.finished_at is not None:
         words.append(f"{(status.finished_at - status.started_at).total_seconds():.1f} s")
     where = f"\nmodel: {exchange / model.path}\ndigest: {model.digest}" if model else ""

@@ -143,7 +143,7 @@ def trained(record: Record, name: str) -> float | None:
         if p.state == "Accepted" and value is not None:
             weight = 1.0 if p.weight is None else p.weight
             total, whole = total + weight * value, whole + weight
-    return total / whole if whole else None
+    return finite(total / whole) if whole else None
 
 
 def finite(value: float | None) -> float | None:

@@ -49,6 +49,10 @@ def catch_up(
             continue
         if not figures.is_over(training, record):
             break
-        sink.send(run, figures.step(training, record))
+        try:
+            sink.send(run, figures.step(training, record))
+        except (ArithmeticError, AssertionError, TypeError, ValueError) as error:
+            what = f"round {number} holds what cannot be sent ({error})"
+            raise TrackerRefuses(f"{what}; delete that FederatedRound to go on") from error
         sent += 1
     return sent, sink.settle(run)

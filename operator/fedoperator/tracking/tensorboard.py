@@ -18,6 +18,8 @@ from fedoperator.tracking.sending import TrackerRefuses, TrackerUnavailable
 FILE = "events.out.tfevents.0000000000.fedtrain"
 """TensorBoard knows its files by the second word."""
 VERSION = "brain.Event:2"
+OPEN = 128
+"""Files at a time: a training may be under way for months, and a process has 1,024 in all."""
 _FRAME = 16
 """Bytes around a record: its length (8), the length's checksum (4), the record's checksum (4)."""
 
@@ -45,9 +47,11 @@ class TensorBoard:
 
     def begin(self, run: Run) -> int:
         with self._writing(run):
-            if run.uid not in self._files:
-                self._files[run.uid] = self._opened(self._folder(run))
-            return self._files[run.uid].steps
+            opened = self._files.pop(run.uid, None) or self._opened(self._folder(run))
+            self._files[run.uid] = opened  # the last one that was asked for is the last one closed
+            while len(self._files) > OPEN:
+                self._close(next(iter(self._files)))
+            return opened.steps
 
     def send(self, run: Run, step: Step) -> None:
         from tensorboard.compat.proto import event_pb2, summary_pb2
