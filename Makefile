@@ -41,7 +41,8 @@ older: tools ## The tests that need an API server, on the oldest Kubernetes that
 .PHONY: test
 test: tools check ## All tests, those on a real API server and a real cluster included
 	$(RUN) pytest -q -n auto --dist loadfile -m "processes and not apiserver and not cluster"
-	$(RUN) pytest -q -m "apiserver or cluster"
+	$(RUN) pytest -q -n 2 --dist loadfile -m "apiserver and not cluster"
+	$(RUN) pytest -q -m cluster
 	$(MAKE) older
 
 .PHONY: faults

@@ -107,7 +107,7 @@ def test_the_commands_for_a_cluster_are_taken_by_a_real_api_server(kubectl, fold
     done = ("--subresource=status", "--type=merge", "-p", '{"status": {"phase": "Succeeded"}}')
     for page in (CLUSTER, README):
         for command in here(page):
-            if command.startswith(("kubectl", "fedtrain watch")):
+            if command.startswith(("kubectl", "fedtrain apply", "fedtrain watch")):
                 if command.startswith("fedtrain watch"):
                     answer = kubectl("patch", "fedt", command.split()[2], "-n", "fedtrain", *done)
                     assert answer[0] == 0, answer
