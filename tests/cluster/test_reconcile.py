@@ -417,7 +417,6 @@ async def test_a_training_made_again_has_nothing_to_do_with_the_jobs_of_the_old_
         await stage.look()
     for record in await stage.records():
         await stage.delete("federatedrounds", record["metadata"]["name"])
-    await stage.look()  # learns it, and wants to be asked again at once
     await stage.settle()
     assert (await stage.status())["reason"] == "NameTaken"
 
@@ -546,6 +545,7 @@ async def test_a_job_that_the_list_does_not_show_does_not_keep_the_operator_busy
     job = await stage.api.request("GET", path)
     del job["metadata"]["labels"]["fedtrain.dev/training"]
     await stage.api.request("PUT", path, job)
+    await stage.look()  # learns it, and wants to be asked again at once
     await stage.settle()
     assert (await stage.status())["reason"] == "NameTaken"
     writes = stage.writes
