@@ -36,15 +36,20 @@ class Place:
         document = yaml.safe_load(EXAMPLE.read_text()) | {"spec": self.spec}
         self.file.write_text(yaml.safe_dump(document))
 
-    def must(self, *words: str, document: Any = None) -> None:
+    def must(self, *words: str, document: Any = None) -> str:
         code, answer = self.kubectl(*words, document=document)
         assert code == 0, answer
+        return answer.strip()
 
     def status(self, **status: Any) -> None:
         self._patch("federatedtraining", "digits", status)
 
-    def round(self, number: int, **status: Any) -> None:
+    def round(self, number: int, owner: str = "", **status: Any) -> None:
+        """owner: uid of its training; the one that is there if left out."""
         name = f"digits-{number:05d}"
+        words = ("get", "fedt", "digits", "-n", self.namespace, "-o", "jsonpath={.metadata.uid}")
+        training = {"apiVersion": "fedtrain.dev/v1alpha1", "kind": "FederatedTraining"}
+        training |= {"name": "digits", "uid": owner or self.must(*words)}
         document = {
             "apiVersion": "fedtrain.dev/v1alpha1",
             "kind": "FederatedRound",
@@ -52,6 +57,7 @@ class Place:
                 "name": name,
                 "namespace": self.namespace,
                 "labels": {"fedtrain.dev/training": "digits"},
+                "ownerReferences": [training],
             },
             "spec": {"training": "digits", "round": number, "invited": ["hospital-a"]},
         }
@@ -215,6 +221,7 @@ def test_a_report_is_of_the_training_and_its_rounds_there(
     place.fedtrain("apply", str(place.file))
     place.status(phase="Training", round=2, metrics={"accuracy": 0.5}, evaluatedRound=1)
     place.round(1, metrics={"accuracy": 0.5})
+    place.round(7, owner="of-one-that-is-gone", metrics={"accuracy": 0.25})
     capsys.readouterr()
     page = tmp_path / "page.html"
     assert place.fedtrain("report", "digits", "-o", str(page)) == 0
@@ -222,6 +229,7 @@ def test_a_report_is_of_the_training_and_its_rounds_there(
     text = page.read_text()
     assert '<data value="0.5" title="0.5">0.5</data>' in text
     assert "sha256:1" in text
+    assert "sha256:7" not in text
     assert place.fedtrain("report", "nonesuch", "-o", str(page)) == 1
     assert capsys.readouterr().err.startswith("FederatedTraining nonesuch does not exist in")
     assert page.read_text() == text

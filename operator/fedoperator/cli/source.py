@@ -99,10 +99,11 @@ class OnCluster(Source):
         return found
 
     def records(self) -> list[Record]:
+        uid = self.document()["metadata"]["uid"]
         selector = f"{observed.TRAINING_LABEL}={self.name}"
         found = self.server.list(self.server.ours(round_api.PLURAL), labelSelector=selector)
         try:
-            records = [Record.from_object(document) for document in found]
+            records = [Record.from_object(document) for document in found if is_of(document, uid)]
         except pydantic.ValidationError as error:
             raise Refused(f"the rounds of {self.name}: {problem_of(error)}") from error
         return sorted(records, key=lambda record: record.spec.round)
@@ -111,6 +112,11 @@ class OnCluster(Source):
         selector = f"involvedObject.kind={training_api.KIND},involvedObject.name={self.name}"
         found = self.server.list(self.server.core("events"), fieldSelector=selector)
         return sorted(found, key=lambda event: event.get("lastTimestamp") or "")
+
+
+def is_of(document: Document, uid: str) -> bool:
+    """Whether a record is of that training, and not of one of its name before, which is gone."""
+    return any(o["uid"] == uid for o in document["metadata"].get("ownerReferences") or [])
 
 
 def of(

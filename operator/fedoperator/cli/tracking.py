@@ -148,8 +148,7 @@ def records(found: source.Source, training: Training) -> RecordOf:
 
 def owned(document: source.Document | None, training: Training) -> Record | None:
     """The record, unless it is that of another training of this name, which is gone."""
-    owners = document["metadata"].get("ownerReferences") or [] if document else []
-    if document is None or all(owner["uid"] != training.uid for owner in owners):
+    if document is None or not source.is_of(document, training.uid):
         return None
     return Record.from_object(document)
 
