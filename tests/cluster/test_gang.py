@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from benchmarks.operated.world import claim
-from devcluster import played
+from devcluster import played, settings
 from fedoperator import errors
 from fedoperator.cluster import api
 from fedoperator.rounds import jobs
@@ -137,6 +137,8 @@ async def test_a_real_scheduler_places_a_whole_participant_or_nothing_of_it(
     tmp_path, gang, waiting
 ):
     """Room for three pods, and two participants of two: one waits with both, or with one."""
+    if settings.settings().kubernetes:
+        pytest.skip("this Kubernetes has no scheduler that knows PodGroups")
     audit = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "None"}]}
     with played.control_plane([], audit, tmp_path, gangs=True) as cluster:
         session = api.Api(await api.configuration(cluster.kubeconfig))
