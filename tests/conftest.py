@@ -4,6 +4,7 @@ import contextlib
 import json
 import pathlib
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,12 @@ def installed(kubeconfig: pathlib.Path) -> Kubectl:
     crds = ROOT / "manifests" / "crds"
     code, answer = kubectl("apply", "--server-side", "--validate=strict", "-f", str(crds))
     assert code == 0, answer
-    code, answer = kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(crds))
+    for _ in range(10):
+        wait = ("wait", "--for=condition=Established", "--timeout=30s", "-f", str(crds))
+        code, answer = kubectl(*wait)
+        if code == 0 or "timed out" in answer:
+            break
+        time.sleep(0.5)  # it fails at once where a definition has no status yet
     assert code == 0, answer
     policy = ROOT / "manifests" / "policy.yaml"
     code, answer = kubectl("apply", "--server-side", "--validate=strict", "-f", str(policy))
