@@ -93,10 +93,10 @@ def _exits(source: str) -> list[list[str]]:
     said = {}
     for member, following in zip(node.body, [*node.body[1:], None], strict=True):
         if isinstance(member, ast.Assign) and isinstance(member.targets[0], ast.Name):
-            documented = isinstance(following, ast.Expr) and isinstance(
-                following.value, ast.Constant
-            )
-            said[member.targets[0].id] = str(following.value.value) if documented else ""  # type: ignore[union-attr]
+            text: object = ""
+            if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+                text = following.value.value
+            said[member.targets[0].id] = str(text)
     return [[code(e.value), code(e.name), cell(said[e.name] or "Done.")] for e in contract.Exit]
 
 

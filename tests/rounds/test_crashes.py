@@ -240,7 +240,7 @@ class HostileCluster(RuleBasedStateMachine):
             spec = self.specs.get(earlier + 1, self.world.training.spec)
             if p is not None and p.state == "Accepted":
                 row = 0
-            elif p is not None and quarantine.is_lost(p):
+            elif p is not None and quarantine.by_own_fault(p):
                 row += 1
             if spec.participant(name) is None or spec.quarantine.after == 0:
                 row = 0

@@ -1,5 +1,6 @@
 """FederatedRound: one per round, the lab book and the lineage. `kubectl get fedr` reads it."""
 
+import math
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -312,6 +313,19 @@ class RoundStatus(StatusModel):
 
     worst: Short = ""
     """Where the metric of the column is worst, if several evaluated it."""
+
+    def trained(self, metric: str) -> float | None:
+        """What the accepted reported of it while they trained, in the mean that they counted in.
+
+        None if nobody reported a finite value.
+        """
+        total = whole = 0.0
+        for p in self.participants:
+            value = p.metrics.get(metric)
+            if p.state == "Accepted" and value is not None and math.isfinite(value):
+                weight = 1.0 if p.weight is None else p.weight
+                total, whole = total + weight * value, whole + weight
+        return total / whole if whole and math.isfinite(total / whole) else None
 
 
 class Record(StatusModel):

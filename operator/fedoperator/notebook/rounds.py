@@ -65,14 +65,10 @@ class Round:
 
     def trained(self) -> dict[str, float]:
         """What the accepted reported of their training, each in the mean that they counted in."""
-        sums: dict[str, tuple[float, float]] = {}
-        for p in self.participants:
-            if p.state == "Accepted":
-                weight = 1.0 if p.weight is None else p.weight
-                for name, value in p.metrics.items():
-                    total, whole = sums.get(name, (0.0, 0.0))
-                    sums[name] = total + weight * value, whole + weight
-        return {name: total / whole for name, (total, whole) in sums.items() if whole}
+        status = self.record.status
+        reported = sorted({name for p in self.participants for name in p.metrics})
+        means = {name: status.trained(name) for name in reported}
+        return {name: mean for name, mean in means.items() if mean is not None}
 
     def model(self, exchange: str | Path | None = None) -> StateDict:
         """Its global model, while the exchange still keeps it; see `Run.model`."""

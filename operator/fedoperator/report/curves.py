@@ -75,7 +75,7 @@ def measured(spec: TrainingSpec, records: Sequence[Record]) -> tuple[list[Curve]
                 f"training-{name}",
                 f"{name} in training",
                 f"as the scripts reported it with their updates; {better}",
-                ("weighted mean", [trained(record, name) for record in records]),
+                ("weighted mean", [record.status.trained(name) for record in records]),
                 [_of(record.status.participants, name) for record in records],
             ),
         ]
@@ -133,17 +133,6 @@ def curve(
         greatest=tuple(_extreme(values, max) for values in rounds),
         left_out=len(names) - len(shown),
     )
-
-
-def trained(record: Record, name: str) -> float | None:
-    """What the accepted reported of their training, in the mean that they counted in."""
-    total = whole = 0.0
-    for p in record.status.participants:
-        value = finite(p.metrics.get(name))
-        if p.state == "Accepted" and value is not None:
-            weight = 1.0 if p.weight is None else p.weight
-            total, whole = total + weight * value, whole + weight
-    return finite(total / whole) if whole else None
 
 
 def finite(value: float | None) -> float | None:

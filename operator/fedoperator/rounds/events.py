@@ -51,7 +51,7 @@ def _of_quarantine(record: Record, old: Record | None, before: Record | None) ->
             yield Event(reason="Released", message=text)
     if old is not None or before is None:
         return
-    lost = {p.name: p for p in before.status.participants if quarantine.is_lost(p)}
+    lost = {p.name: p for p in before.status.participants if quarantine.by_own_fault(p)}
     for name, until in quarantine.left_out(record).items():
         if name in lost:
             text = f"{name} keeps losing its rounds ({lost[name].reason or lost[name].state}); left"

@@ -36,7 +36,7 @@ def past(spec: TrainingSpec, before: Record | None) -> Past:
         if p.state == "Accepted":
             losing.pop(p.name, None)
             quarantined.pop(p.name, None)
-        elif is_lost(p):
+        elif by_own_fault(p):
             lost = losing.pop(p.name, 0) + 1
             if lost >= policy.after or p.name in quarantined:
                 quarantined[p.name] = number + policy.rounds
@@ -50,7 +50,7 @@ def past(spec: TrainingSpec, before: Record | None) -> Past:
     )
 
 
-def is_lost(assignment: Assignment) -> bool:
+def by_own_fault(assignment: Assignment) -> bool:
     """Whether a participant lost a round that is over, by its own fault."""
     late = assignment.state == "Late" and assignment.failure != "Free"
     return late or assignment.state in ("Failed", "Rejected")

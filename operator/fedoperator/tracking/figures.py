@@ -112,7 +112,9 @@ def _values(training: Training, record: Record) -> Iterator[tuple[str, float]]:
     yield from _named("worst", {name: s.worst.value for name, s in status.spread.items()})
     yield from _named("best", {name: s.best.value for name, s in status.spread.items()})
     accepted = [p for p in status.participants if p.state == "Accepted"]
-    yield from _named("train", _means(accepted))
+    reported = {name for p in accepted for name in p.metrics}
+    trained = {name: status.trained(name) for name in reported}
+    yield from _named("train", {name: v for name, v in trained.items() if v is not None})
     if len(spec.participants) <= EACH:
         for p in status.participants:
             yield from _of_participant(p)
@@ -149,17 +151,6 @@ def _of_participant(p: Assignment) -> Iterator[tuple[str, float]]:
         value = getattr(p, name)
         if value is not None:
             yield f"{name}/{p.name}", float(value)
-
-
-def _means(accepted: list[Assignment]) -> dict[str, float]:
-    """What the participants measured while they trained, weighted as their updates were."""
-    found = {}
-    for name in sorted({name for p in accepted for name in p.metrics}):
-        those = [p for p in accepted if name in p.metrics]
-        total = sum(p.weight or 0.0 for p in those)
-        if total > 0:
-            found[name] = sum((p.weight or 0.0) * p.metrics[name] for p in those) / total
-    return found
 
 
 def _named(subject: str, values: Mapping[str, float]) -> Iterator[tuple[str, float]]:
