@@ -71,17 +71,9 @@ RUN python -m ensurepip \
  && python -m pip uninstall --quiet --yes pip
 USER 65532:65532
 CMD ["python", "-m", "fedoperator.cli", "track", "--all"]
-ARG VERSION=dev
-ARG REVISION=""
-ARG CREATED=""
-ARG SOURCE=""
+# The other labels are the controller's.
 LABEL org.opencontainers.image.title="fedtrain/tracker" \
-      org.opencontainers.image.description="Sends the rounds of fedtrain to MLflow and TensorBoard" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="$VERSION" \
-      org.opencontainers.image.revision="$REVISION" \
-      org.opencontainers.image.created="$CREATED" \
-      org.opencontainers.image.source="$SOURCE"
+      org.opencontainers.image.description="Sends the rounds of fedtrain to MLflow and TensorBoard"
 
 
 # What is built FROM this installs more as root: USER root, RUN pip install ..., USER 65532:65532.

@@ -47,19 +47,28 @@ def test_the_trainer_has_the_trainers_dependencies_and_no_kubernetes():
     assert installed("trainer").isdisjoint({"kopf", "kubernetes", "aiohttp", "pydantic"})
 
 
-@pytest.mark.parametrize("target", ["controller", "tracker", "trainer"])
+def labels(target: str) -> dict[str, str]:
+    return dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', stage(target)))
+
+
+@pytest.mark.parametrize("target", ["controller", "trainer"])
 def test_an_image_says_what_it_is_and_of_which_commit(target):
-    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', stage(target)))
-    assert labels["title"] == f"fedtrain/{target}"
-    assert labels["licenses"] == PROJECT["license"]
+    said = labels(target)
+    assert said["title"] == f"fedtrain/{target}"
+    assert said["licenses"] == PROJECT["license"]
     given = {name: f"${name.upper()}" for name in ("version", "revision", "created", "source")}
-    assert given.items() <= labels.items()
+    assert given.items() <= said.items()
     for name in given:
         assert re.search(rf"^ARG {name.upper()}=", stage(target), re.M)
         makefile = (ROOT / "Makefile").read_text()
         assert f"--build-arg {name.upper()}=" in makefile
     # After all else: a label that changes with each commit must not make a layer anew.
     assert not re.search(r"^(RUN|COPY)", stage(target).partition("ARG VERSION")[2], re.M)
+
+
+def test_the_tracker_has_a_name_of_its_own_and_the_controllers_other_labels():
+    assert labels("tracker").keys() == {"title", "description"}
+    assert labels("tracker")["title"] == "fedtrain/tracker"
 
 
 def test_the_tracker_is_the_controller_with_the_clients_of_trackers():
