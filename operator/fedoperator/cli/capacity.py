@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedoperator.api.training import Training
 from fedoperator.local.folder import Refused
+from fedoperator.report import markup
 from fedoperator.rounds import forecast, volumes
 from fedoperator.rounds.forecast import Forecast, quantity
 from fedoperator.rounds.workloads import Workload
@@ -91,7 +92,7 @@ def too_small(training: Training, needs: Forecast) -> Iterator[str]:
     if size is not None and needs.peak is not None and quantity(size) < needs.peak:
         wanted = -(-needs.peak * 6 // 5 // 2**30)
         yield (
-            f"exchange.size: {size} is less than the {in_bytes(needs.peak)} that models and "
+            f"exchange.size: {size} is less than the {markup.size(needs.peak)} that models and "
             f"updates take; use {wanted}Gi or more, or a smaller keep"
         )
 
@@ -152,18 +153,8 @@ def _who(workload: Workload) -> str:
 def shown(resource: str, amount: Decimal) -> str:
     """An amount as people write it."""
     if "memory" in resource or "storage" in resource:
-        return in_bytes(int(amount))
+        return markup.size(int(amount))
     return f"{amount.normalize():f}"
-
-
-def in_bytes(count: int) -> str:
-    """1536 MiB is 1.5 GiB."""
-    size, units = float(count), ("B", "KiB", "MiB", "GiB", "TiB")
-    for unit in units[:-1]:
-        if abs(size) < 1024:
-            return f"{size:.4g} {unit}"
-        size /= 1024
-    return f"{size:.4g} {units[-1]}"
 
 
 def looked_at(server: "Server") -> Cluster:

@@ -13,8 +13,8 @@ from fedoperator.api.training import Training, TrainingSpec
 from fedoperator.cli import capacity, modelsize, validate
 from fedoperator.cli import options as common
 from fedoperator.cli import run as run_command
-from fedoperator.cli.capacity import in_bytes, shown
-from fedoperator.report.markup import duration
+from fedoperator.cli.capacity import shown
+from fedoperator.report import markup
 from fedoperator.rounds import forecast
 from fedoperator.rounds.forecast import Forecast
 from fedtrain.contract import Role
@@ -113,21 +113,22 @@ def _bytes(training: Training, needs: Forecast, rate: float) -> Iterator[str]:
     assert needs.end is not None
     spec = training.spec
     codec = f" as {spec.compression.codec}" if spec.compression else ""
-    model, update = in_bytes(needs.model_bytes), in_bytes(needs.update_bytes)
+    model, update = markup.size(needs.model_bytes), markup.size(needs.update_bytes)
     yield f"model       {model} global, {update} an update{codec}"
     for what, moved in (("read", needs.moved.read), ("written", needs.moved.written)):
-        parts = ", ".join(f"{role} {in_bytes(n)}" for role, n in moved.items())
+        parts = ", ".join(f"{role} {markup.size(n)}" for role, n in moved.items())
         first = "moved" if what == "read" else ""
         yield f"{first:<12}{what} in a round: {parts}"
-    each, all_rounds = in_bytes(needs.moved.total), in_bytes(needs.moved_in_all)
+    each, all_rounds = markup.size(needs.moved.total), markup.size(needs.moved_in_all)
     yield f"            {each} in a round, {all_rounds} in all"
     size = f" of exchange.size {spec.exchange.size}" if spec.exchange.size else ""
-    yield f"exchange    at most {in_bytes(needs.peak)}{size}, {in_bytes(needs.end)} at the end"
+    peak, end = markup.size(needs.peak), markup.size(needs.end)
+    yield f"exchange    at most {peak}{size}, {end} at the end"
     assert needs.memory is not None
     cores = aggregator_cores(spec)
     seconds = aggregation_bytes(needs) / rate / cores
     yield (
-        f"aggregator  {in_bytes(needs.memory)} of memory, {_in_words(seconds)} a round "
+        f"aggregator  {markup.size(needs.memory)} of memory, {_in_words(seconds)} a round "
         f"(hashing {rate / 1e9:.1f} GB/s a core as here, {cores:g} core{'s' * (cores > 1)})"
     )
 
@@ -136,7 +137,7 @@ def _in_words(seconds: float) -> str:
     """`less than 0.1 s`, `about 4.2 s`, `about 5 min 10 s`."""
     if seconds < 0.1:
         return "less than 0.1 s"
-    return f"about {duration(seconds)}".replace("\N{NO-BREAK SPACE}", " ")
+    return f"about {markup.duration(seconds)}".replace("\N{NO-BREAK SPACE}", " ")
 
 
 def aggregation_bytes(needs: Forecast) -> int:

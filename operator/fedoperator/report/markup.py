@@ -91,13 +91,13 @@ def duration(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """`13.3 KiB`."""
+    """Bytes in four digits: `13.3 KiB`."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+            return f"{value:.4g} {unit}"
         value /= 1024
-    return f"{value:.1f} TiB"
+    return f"{value:.4g} TiB"
 
 
 def embedded(key: str, document: Any) -> str:
