@@ -189,7 +189,7 @@ def test_a_published_aggregation_is_the_result_and_is_said_again(
     assert (first.code, second.code) == (0, 0)
     assert federation.published_bytes() == before
     assert second.message.message == first.message.message
-    measured = {"seconds", "peakMemory"}
+    measured = {"seconds", "peakMemory", "exchangeFree"}  # others write on the same disk
     first_result, second_result = (
         {key: value for key, value in ended.message.result.items() if key not in measured}
         for ended in (first, second)
